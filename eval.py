@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Score a model on a split of a data set, or ask it one question.
+
+    python eval.py --model runs/phantom --recipe recipes/phantom.yaml --split test
+    python eval.py ask --model runs/phantom --image docs/phantom.png --question "Is there a pleural effusion?"
+
+Scoring answers every question twice, with the images and with all of them blanked, prints a table with 95 % intervals
+clustered by image, and writes metrics.json and predictions.jsonl to output_dir. The data set is the recipe's, or that
+of the run that made the model; --data_dir and --data.option override it.
+"""
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+
+from processing.answering import answer_questions, load_model
+from processing.errors import check_keys, run
+from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
+from processing.scoring.baselines import majority_answers
+from processing.scoring.report import format_table, score_rows, write_json, write_predictions
+
+
+@dataclass
+class EvaluationArguments:
+    """Which model, on what, and where the scores go."""
+
+    model: str = field(metadata={"help": "folder or Hub id of the model"})
+    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
+    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    batch_size: int = field(default=64, metadata={"help": "questions at a time; scores do not depend on it"})
+    output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT if unset"})
+
+
+@dataclass
+class QuestionArguments:
+    """One question to a model."""
+
+    model: str = field(metadata={"help": "folder or Hub id of the model"})
+    image: str = field(metadata={"help": "image file"})
+    question: str = field(metadata={"help": "the question"})
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Model and baselines on one split: table, metrics.json and predictions.jsonl."""
+    given = override({}, arguments)
+    recipe = read_recipe(given.get("recipe") or f"{given.get('model')}/recipe.yaml")
+    of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
+    args, data_args = build_arguments(override(of_data, arguments), EvaluationArguments, DataArguments)
+
+    rows, train_rows = data_args.load(args.split), data_args.load("train")
+    model, processor = load_model(args.model)
+    answers = answer_questions(model, processor, rows, batch_size=args.batch_size, description="with images")
+    blank = answer_questions(
+        model, processor, rows, batch_size=args.batch_size, blank_images=True, description="images blanked"
+    )
+    predictions = {
+        "model": [answer.text for answer in answers],
+        "blank_image": [answer.text for answer in blank],
+        "majority": majority_answers(train_rows, rows),
+    }
+    scores = score_rows(rows, predictions)
+
+    output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}"))
+    packages = ("flamingo-med", "torch", "transformers", "datasets")
+    meta = {
+        **asdict(args),
+        **asdict(data_args),
+        "command": shlex.join(["python", *sys.argv]),
+        "fingerprints": {"rows": rows._fingerprint, "train_rows": train_rows._fingerprint},
+        "versions": {name: version(name) for name in packages},
+    }
+    write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
+    write_predictions(output_dir / "predictions.jsonl", rows, answers)
+    print(f"\n{args.model} on {data_args.dataset} {args.split}, exact match with 95 % intervals clustered by image\n")
+    print(format_table(scores))
+    print(f"\nwritten: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
+
+
+def ask(arguments: list[str]) -> None:
+    """Answer one question about one image."""
+    (args,) = build_arguments(override({}, arguments), QuestionArguments)
+    model, processor = load_model(args.model)
+    row = {"image": args.image, "image_id": args.image, "question": args.question}
+    (answer,) = answer_questions(model, processor, [row])
+    print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {answer.confidence:.2f}")
+    print("Not for clinical use. Confidence: geometric mean of the token probabilities, not calibrated.")
+
+
+def main() -> None:
+    """A first word names the command; without one, evaluate."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(
+            f"{__doc__}\nscore:\n{describe(EvaluationArguments, DataArguments)}\nask:\n{describe(QuestionArguments)}"
+        )
+    elif arguments[0].startswith("--"):
+        evaluate(arguments)
+    else:
+        commands = {"ask": ask}
+        check_keys(arguments[:1], commands, "command")
+        commands[arguments[0]](arguments[1:])
+
+
+if __name__ == "__main__":
+    run(main)

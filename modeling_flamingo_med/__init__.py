@@ -1,0 +1,28 @@
+"""The model: configuration, Perceiver resampler, gated cross-attention, and the whole of them.
+
+Importing this package registers the Auto classes: `AutoModel`, `AutoModelForImageTextToText` and `AutoProcessor` then
+load our checkpoints.
+"""
+
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
+
+from processing.processing_flamingo_med import FlamingoMedProcessor
+
+from .configuration_flamingo_med import FlamingoMedConfig
+from .cross_attention_flamingo_med import FlamingoMedGatedCrossAttention
+from .modeling_flamingo_med import FlamingoMedForConditionalGeneration, FlamingoMedPreTrainedModel
+from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
+
+AutoConfig.register("flamingo_med", FlamingoMedConfig)
+AutoModel.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
+AutoModelForImageTextToText.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
+AutoProcessor.register(FlamingoMedConfig, FlamingoMedProcessor)
+
+__all__ = [
+    "FlamingoMedConfig",
+    "FlamingoMedForConditionalGeneration",
+    "FlamingoMedGatedCrossAttention",
+    "FlamingoMedPerceiverResampler",
+    "FlamingoMedPreTrainedModel",
+    "FlamingoMedProcessor",
+]

@@ -1,0 +1,56 @@
+"""The two blocks that resampler and gated cross-attention are made of: multi-head attention and feed-forward.
+
+Letters of all shapes in this package: b batch, n image, c h w image channels, height and width, p patch, l latent,
+t token, d width, a attention head, e width of a head, g gated layer, q query, k key.
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+
+class FlamingoMedAttention(nn.Module):
+    """Multi-head attention from queries (b q d) to the keys and values of something else, without biases."""
+
+    def __init__(self, query_width: int, media_width: int, num_heads: int, head_dim: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.to_q = nn.Linear(query_width, num_heads * head_dim, bias=False)
+        self.to_kv = nn.Linear(media_width, 2 * num_heads * head_dim, bias=False)
+        self.to_out = nn.Linear(num_heads * head_dim, query_width, bias=False)
+
+    def keys_values(self, media: Tensor) -> Tensor:
+        """Keys and values, stacked: (b k d) → (b 2 a k e)."""
+        return rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
+
+    def forward(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Scaled dot-product attention (b q d), (b 2 a k e) → (b q d); `mask` (b 1 q k) is True where q sees k."""
+        queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
+        keys, values = keys_values.unbind(1)
+        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return self.to_out(rearrange(attended, "b a q e -> b q (a e)"))
+
+
+class FlamingoMedFeedForward(nn.Sequential):
+    """LayerNorm → Linear → GELU → Linear, (… d) → (… d)."""
+
+    def __init__(self, width: int, mult: int):
+        super().__init__(
+            nn.LayerNorm(width),
+            nn.Linear(width, mult * width, bias=False),
+            nn.GELU(),
+            nn.Linear(mult * width, width, bias=False),
+        )
+
+
+class FlamingoMedGate(nn.Module):
+    """tanh(α) with a learned α that starts at 0, so that a fresh layer changes nothing (Alayrac et al. 2022)."""
+
+    def __init__(self):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(… d) → (… d)."""
+        return self.alpha.tanh() * x

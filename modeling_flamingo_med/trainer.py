@@ -1,0 +1,87 @@
+"""FlamingoMedTrainer: a `transformers.Trainer` that evaluates by answering questions."""
+
+from dataclasses import dataclass, field
+
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.utils.data import DataLoader, Sampler
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_utils import EvalLoopOutput
+
+from processing.answering import Answer, answer_questions
+from processing.collator import FlamingoMedCollator
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.scoring.exact_match import exact_match
+
+from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from .sampler import ImageGroupedSampler
+
+
+@dataclass
+class FlamingoMedTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments`, and what is ours."""
+
+    output_dir: str = field(default="runs/flamingo-med", metadata={"help": "folder of the run and of its best model"})
+    max_new_tokens: int = field(default=16, metadata={"help": "longest generated answer, in tokens"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "no: the collator needs all columns"})
+    prediction_loss_only: bool = field(
+        default=True, metadata={"help": "yes: answers are generated, not taken from logits"}
+    )
+
+
+class FlamingoMedTrainer(Trainer):
+    """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
+
+    Args:
+        model: the model.
+        args: the training arguments.
+        processing_class: the model's processor, saved with every checkpoint.
+        train_dataset, eval_dataset: rows.
+        kwargs: other arguments of `transformers.Trainer`.
+    """
+
+    def __init__(
+        self,
+        model: FlamingoMedForConditionalGeneration,
+        args: FlamingoMedTrainingArguments,
+        processing_class: FlamingoMedProcessor,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | None = None,
+        **kwargs,
+    ):
+        model.generation_config.max_new_tokens = args.max_new_tokens
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=FlamingoMedCollator(processing_class, answers=True),
+            processing_class=processing_class,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            **kwargs,
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
+        dataset = train_dataset if train_dataset is not None else self.train_dataset
+        return ImageGroupedSampler(dataset["image_id"], seed=self.args.seed)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args, metric_key_prefix: str = "eval", **kwargs
+    ) -> EvalLoopOutput:
+        """As in `transformers`, and exact match of the generated answers, per answer type."""
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        rows = dataloader.dataset
+        hits = [exact_match(a.text, row["answers"]) for a, row in zip(self.answer(rows), rows, strict=True)]
+        for subset in ("closed", "open"):
+            of_subset = [hit for hit, kind in zip(hits, rows["answer_type"], strict=True) if kind == subset]
+            if of_subset:
+                output.metrics[f"{metric_key_prefix}_exact_match_{subset}"] = sum(of_subset) / len(of_subset)
+        output.metrics[f"{metric_key_prefix}_exact_match"] = sum(hits) / len(hits)
+        return output
+
+    def answer(self, rows: Dataset) -> list[Answer]:
+        """Answers to all rows, in their order; each process answers its share."""
+        batch_size = self.args.per_device_eval_batch_size
+        with self.accelerator.split_between_processes(list(range(len(rows)))) as share:
+            model = self.accelerator.unwrap_model(self.model)
+            mine = answer_questions(model, self.processing_class, rows.select(share), batch_size=batch_size)
+        return gather_object(mine)

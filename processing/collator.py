@@ -1,0 +1,40 @@
+"""Rows of a data set to one batch, in which every distinct image stands once."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from processing.images import read_image
+from processing.processing_flamingo_med import FlamingoMedProcessor
+
+
+class FlamingoMedCollator:
+    """Rows with image, image_id, question (and answer) → what the model's forward takes.
+
+    Args:
+        processor: the model's processor.
+        answers: with the answers, to learn from; without, to generate from.
+        blank_images: every image a uniform grey, to see what the model answers without one.
+    """
+
+    def __init__(self, processor: FlamingoMedProcessor, *, answers: bool, blank_images: bool = False):
+        self.processor = processor
+        self.answers = answers
+        self.blank_images = blank_images
+
+    def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
+        """b rows about m distinct images → pixel_values (m 1 c h w), row_images (b 1), input_ids (b t), …"""
+        images = {row["image_id"]: row["image"] for row in rows}
+        number = {image_id: i for i, image_id in enumerate(images)}
+        pixels = self.processor.image_processor([read_image(image) for image in images.values()], return_tensors="pt")
+        pixel_values = pixels["pixel_values"].unsqueeze(1)
+        if self.blank_images:
+            pixel_values = torch.zeros_like(pixel_values)  # after normalisation: the mean colour
+        prompts = [self.processor.render(row["question"]) for row in rows]
+        answers = [row["answer"] for row in rows] if self.answers else None
+        return {
+            "pixel_values": pixel_values,
+            "row_images": torch.tensor([[number[row["image_id"]]] for row in rows]),
+            **self.processor.tokenize(prompts, answers),
+        }

@@ -1,0 +1,191 @@
+"""VQA-RAD: 2248 clinical questions about 314 radiology images (Lau et al. 2018, CC0), official or Hub files.
+
+`data_dir` is one of
+- a folder with the official files: `vqa_rad.json` and `images/` (or the OSF names of both), from https://osf.io/89kps/
+- the Hub id `flaviagiammarino/vqa-rad` (default), or a folder in its schema: image, question, answer; train and test.
+
+The official test set shares 202 of its 203 images with train; `scheme="image_disjoint"` is the split without that.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+from datasets import Dataset
+from datasets.exceptions import DatasetsError
+
+from processing.datasets import FEATURES
+from processing.errors import InputError, nearest
+
+HUB_ID = "flaviagiammarino/vqa-rad"
+WHERE_TO_GET_IT = f"get the official files from https://osf.io/89kps/ or set data_dir to the Hub id {HUB_ID}"
+JSON_NAMES = ("vqa_rad.json", "VQA_RAD Dataset Public.json")
+FOLDER_NAMES = ("images", "VQA_RAD Image Folder")
+SCHEMES = ("official", "image_disjoint")
+TEST_FRACTION = 0.2  # of the images, in the scheme "image_disjoint"
+QUESTION_TYPES = {
+    "pres": "presence",
+    "prse": "presence",
+    "pos": "position",
+    "abn": "abnormality",
+    "attrib": "attribute",
+    "atrib": "attribute",
+}
+
+
+def load(
+    split: str,
+    data_dir: str | None = None,
+    *,
+    scheme: str = "official",
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+) -> Dataset:
+    """One split of VQA-RAD with the columns of `FEATURES`.
+
+    Args:
+        split: "train", "validation" or "test".
+        data_dir: folder or Hub id, see the top of this file.
+        scheme: "official" keeps the published test set and takes validation from its train set, by image.
+            "image_disjoint" shares no image between any two splits; about `TEST_FRACTION` of the images are test, the
+            same ones for every seed.
+        validation_fraction: share of the images outside test that become validation, in [0, 1).
+        seed: of the choice of validation images.
+
+    Raises:
+        InputError: unknown scheme, fraction out of range, data not found, broken or incomplete.
+    """
+    if scheme not in SCHEMES:
+        raise InputError(f"unknown scheme {scheme!r} of vqa_rad; {nearest(scheme, SCHEMES)}")
+    if not 0 <= validation_fraction < 1:
+        raise InputError(f"validation_fraction of vqa_rad must be at least 0 and below 1, not {validation_fraction}")
+
+    rows = _read(data_dir or HUB_ID)
+    if scheme == "image_disjoint":
+        for row in rows:
+            row["split"] = "test" if _uniform("test", row["group"]) < TEST_FRACTION else "train"
+
+    groups = sorted({row["group"] for row in rows if row["split"] == "train"}, key=lambda g: _uniform(str(seed), g))
+    validation = set(groups[: round(validation_fraction * len(groups))])
+    for row in rows:
+        if row["split"] == "train" and row["group"] in validation:
+            row["split"] = "validation"
+
+    rows = [row for row in rows if row["split"] == split]
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
+
+
+def _uniform(purpose: str, group: str) -> float:
+    """Hash to [0, 1), the same on every machine."""
+    digest = hashlib.sha256(f"{purpose}/{group}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _read(data_dir: str) -> list[dict]:
+    """All rows: the columns of `FEATURES`, and "split", the published one: "train" or "test"."""
+    for name in JSON_NAMES:
+        if (Path(data_dir) / name).is_file():
+            return _read_official(Path(data_dir) / name)
+    return _read_hub(data_dir)
+
+
+def _read_official(path: Path) -> list[dict]:
+    folder = next((path.parent / name for name in FOLDER_NAMES if (path.parent / name).is_dir()), None)
+    if folder is None:
+        raise InputError(f"no image folder {' or '.join(map(repr, FOLDER_NAMES))} beside {path}; {WHERE_TO_GET_IT}")
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        groups = _groups(entries)
+        rows = [_official_row(entry, folder, groups[entry["image_name"]]) for entry in entries]
+    except KeyError as error:
+        raise InputError(f"a question in {path} lacks the key {error}") from error
+    except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
+        raise InputError(f"{path} is not the JSON list of VQA-RAD questions: {error}") from error
+
+    names = sorted({row["image"]["path"] for row in rows})
+    missing = [name for name in names if not Path(name).is_file()]
+    if missing:
+        raise InputError(f"{len(missing)} of {len(names)} images are missing, the first is {missing[0]}")
+    return rows
+
+
+def _official_row(entry: dict, folder: Path, group: str) -> dict:
+    answer = _clean(entry["answer"])
+    kind = entry["question_type"].split(",")[0].strip().lower()  # of several, "POS, PRES", the first
+    return {
+        "id": str(entry["qid"]),
+        "image": {"path": str(folder / entry["image_name"]), "bytes": None},
+        "image_id": Path(entry["image_name"]).stem,
+        "question": _clean(entry["question"]),
+        "answer": answer,
+        "answers": [answer],
+        "answer_type": entry["answer_type"].strip().lower(),
+        "question_type": QUESTION_TYPES.get(kind, kind),
+        "boxes": [],
+        "group": group,
+        "split": "test" if entry["phrase_type"].startswith("test") else "train",
+    }
+
+
+def _groups(entries: list[dict]) -> dict[str, str]:
+    """Image name → name of its group, the alphabetically first of the images that belong together: those of one
+    patient's case, and those that rephrasings of one question are about (once each in the official file)."""
+    parent = {entry["image_name"]: entry["image_name"] for entry in entries}
+
+    def first(name: str) -> str:
+        while parent[name] != name:
+            name = parent[name]
+        return name
+
+    image_of: dict[str, str] = {}
+    for entry in entries:
+        for tie in (entry["image_case_url"], entry["qid_linked_id"]):
+            pair = first(entry["image_name"]), first(image_of.setdefault(tie, entry["image_name"]))
+            parent[max(pair)] = min(pair)
+    return {name: Path(first(name)).stem for name in parent}
+
+
+def _read_hub(data_dir: str) -> list[dict]:
+    # Without this check `load_dataset` turns whatever files a wrong folder holds into a data set in the user's cache.
+    if Path(data_dir).is_dir() and next(Path(data_dir).rglob("*.parquet"), None) is None:
+        raise InputError(f"VQA-RAD not found: {data_dir} holds no {JSON_NAMES[0]} and no parquet; {WHERE_TO_GET_IT}")
+    try:
+        splits = datasets.load_dataset(data_dir)
+    except (OSError, ValueError, DatasetsError) as error:
+        place = "local folder" if Path(data_dir).is_dir() else "local folder or Hub id"
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"VQA-RAD does not load from the {place} {data_dir} ({reason}); {WHERE_TO_GET_IT}") from error
+
+    rows = []
+    for split in ("train", "test"):
+        if split not in splits or not {"image", "question", "answer"} <= set(splits[split].column_names):
+            raise InputError(f"{data_dir} has no {split} split with the columns image, question, answer")
+        entries = splits[split].cast_column("image", datasets.Image(decode=False))
+        rows += [_hub_row(entry, f"{split}-{number}", split) for number, entry in enumerate(entries)]
+    return rows
+
+
+def _hub_row(entry: dict, row_id: str, split: str) -> dict:
+    answer = _clean(entry["answer"])
+    if entry["image"] is None or entry["image"]["bytes"] is None:
+        raise InputError(f"row {row_id} of the VQA-RAD data set holds no image bytes")
+    image_id = hashlib.sha256(entry["image"]["bytes"]).hexdigest()[:16]
+    return {
+        "id": row_id,
+        "image": entry["image"],
+        "image_id": image_id,
+        "question": _clean(entry["question"]),
+        "answer": answer,
+        "answers": [answer],
+        "answer_type": "closed" if answer.lower() in {"yes", "no"} else "open",
+        "question_type": "",
+        "boxes": [],
+        "group": image_id,
+        "split": split,
+    }
+
+
+def _clean(text: str | int) -> str:
+    """Any run of white space, tabs included, becomes one blank; outer white space goes."""
+    return " ".join(str(text).split())

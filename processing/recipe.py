@@ -1,0 +1,140 @@
+"""Recipes: a YAML file of settings, overridden from the command line, into argument dataclasses."""
+
+import inspect
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+from datasets import Dataset
+
+from processing.datasets import load_split
+from processing.errors import InputError, check_keys
+
+
+@dataclass
+class DataArguments:
+    """Which data set, and from where."""
+
+    dataset: str = field(default="phantom", metadata={"help": "name of the data set"})
+    data_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id; its own default if unset"})
+    data: dict = field(default_factory=dict, metadata={"help": "its options: --data.seed 1"})
+
+    def load(self, split: str) -> Dataset:
+        """One split of it, see `processing.datasets.load_split`."""
+        return load_split(self.dataset, split, self.data_dir, **self.data)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-4 is a number, as in Python (YAML 1.1 wants 1.0e-4)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
+
+
+def read_recipe(path: str) -> dict[str, Any]:
+    """The settings in a recipe file.
+
+    Raises:
+        InputError: no such file, or it holds something else than a YAML mapping.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"no recipe at {path}; those of this project are in recipes/")
+    try:
+        settings = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"{path} holds no settings; write them as name: value, one a line")
+    return settings
+
+
+def override(settings: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+    """Settings changed by `--name value` pairs; a dot enters a mapping, and a name alone stands for true.
+
+    >>> override({"seed": 0, "model": {"resampler_depth": 2}}, ["--seed", "1", "--model.resampler_depth", "6"])
+    {'seed': 1, 'model': {'resampler_depth': 6}}
+    """
+    settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    position = 0
+    while position < len(arguments):
+        name, equals, text = arguments[position].partition("=")
+        if not name.startswith("--"):
+            raise InputError(f"unexpected {name!r}; arguments are written --name value")
+        position += 1
+        if not equals:
+            text = "true"
+            if position < len(arguments) and not arguments[position].startswith("--"):
+                text = arguments[position]
+                position += 1
+        try:
+            value = yaml.load(text, _Loader)
+        except yaml.YAMLError:
+            value = text
+        *path, last = name[2:].split(".")
+        target = settings
+        for key in path:
+            target = target.setdefault(key, {})
+            if not isinstance(target, dict):
+                raise InputError(f"{name}: {key} is {target!r}, not a mapping that could be entered")
+        target[last] = value
+    return settings
+
+
+def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
+    """An instance of each dataclass from the settings of all of them.
+
+    Raises:
+        InputError: a name that no dataclass has, or a value of the wrong type.
+    """
+    check_keys(settings, [f.name for kind in kinds for f in fields(kind) if f.init], "setting")
+    instances = []
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        own = {f.name: settings[f.name] for f in fields(kind) if f.init and f.name in settings}
+        own = {name: _checked(name, value, hints[name]) for name, value in own.items()}
+        try:
+            instances.append(kind(**own))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"these settings do not go together: {error}") from None
+    return instances
+
+
+def describe(*kinds: type) -> str:
+    """Names, defaults and help of the arguments that the dataclasses themselves declare, for `--help`."""
+    lines = []
+    for f in (f for kind in kinds for f in fields(kind) if f.name in kind.__annotations__):
+        default = f.default if f.default is not MISSING else f.default_factory()
+        lines.append(f"  --{f.name} ({default}): {f.metadata['help']}")
+    return "\n".join(lines)
+
+
+def parameters(function: Any) -> list[str]:
+    """Names of the arguments of a function or class that a recipe may set."""
+    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD]
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """The value, if it is of a type that the annotation allows; whole numbers may stand for floats."""
+    allowed = _flat(hint)
+    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = {bool, int, float, str, dict, list, type(None)}
+    if set(allowed) <= plain and type(value) not in allowed:
+        names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
+        raise InputError(f"{name} is {value!r}, but must be {names}")
+    return value
+
+
+def _flat(hint: Any) -> Iterable[type]:
+    """int | None → int, NoneType; list[str] → list."""
+    if isinstance(hint, type) and not get_args(hint):
+        return [hint]
+    origin = getattr(hint, "__origin__", None)
+    if isinstance(origin, type):
+        return [origin]
+    return [kind for part in get_args(hint) for kind in _flat(part)]

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Train a model by a recipe.
+
+    accelerate launch train.py recipes/phantom.yaml
+    accelerate launch train.py recipes/vqa_rad.yaml --data_dir data/vqa_rad --learning_rate 3e-5 --data.seed 1
+
+A recipe is a YAML file of the arguments below and of any argument of `transformers.TrainingArguments`; the command
+line overrides it. The best model ends in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
+"""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from datasets import Dataset
+from transformers import AutoConfig, PretrainedConfig, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.errors import InputError, check_keys, run
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.recipe import DataArguments, build_arguments, describe, override, parameters, read_recipe
+from processing.tokenizer import train_tokenizer
+
+
+@dataclass
+class ModelArguments:
+    """What the model is made of."""
+
+    vision: str | dict = field(
+        default="openai/clip-vit-base-patch32",
+        metadata={"help": "image encoder: Hub id or folder, or a configuration (with model_type) for random weights"},
+    )
+    text: str | dict = field(default="gpt2", metadata={"help": "decoder: the same"})
+    tokenizer: str | dict | None = field(
+        default=None, metadata={"help": "Hub id or folder; {vocab_size: n} trains one on the data; text's if unset"}
+    )
+    image_size: int | None = field(default=None, metadata={"help": "side in pixels; vision's own resizing if unset"})
+    model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
+
+
+def main() -> None:
+    """Recipe → data → processor → model → trainer → output folder."""
+    kinds = (DataArguments, ModelArguments, FlamingoMedTrainingArguments)
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(f"{__doc__}\n{describe(*kinds)}")
+        return
+    settings = override(read_recipe(sys.argv[1]), sys.argv[2:])
+    data_args, model_args, training_args = build_arguments(settings, *kinds)
+    checkpoint = find_checkpoint(training_args)
+
+    set_seed(training_args.seed)
+    train_rows, validation_rows = data_args.load("train"), data_args.load("validation")
+    processor = build_processor(model_args, train_rows)
+    model = build_model(model_args, processor)
+
+    trainer = FlamingoMedTrainer(
+        model=model,
+        args=training_args,
+        processing_class=processor,
+        train_dataset=train_rows,
+        eval_dataset=validation_rows,
+    )
+    if trainer.is_world_process_zero():
+        print(f"{len(train_rows)} training and {len(validation_rows)} validation questions of {data_args.dataset}")
+        print(model.parameter_summary())
+    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.save_model()
+    if trainer.is_world_process_zero():
+        recipe = Path(training_args.output_dir, "recipe.yaml")
+        recipe.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
+
+
+def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
+    """The checkpoint to go on from, if any; refuses a folder whose run would be lost."""
+    folder = Path(args.output_dir)
+    resume = args.resume_from_checkpoint
+    if (folder / "config.json").exists():
+        raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
+    if isinstance(resume, str):
+        return resume
+    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    if checkpoint and not resume:
+        raise InputError(
+            f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
+            "choose another --output_dir, or remove it"
+        )
+    return checkpoint
+
+
+def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedProcessor:
+    """Image preprocessing of the image encoder and tokenizer of the decoder, or one trained on the questions."""
+    tokenizer = args.tokenizer or args.text
+    if isinstance(tokenizer, dict):
+        check_keys(tokenizer, ["vocab_size"], "setting of tokenizer")
+        pairs = zip(train_rows["question"], train_rows["answer"], strict=True)
+        tokenizer = train_tokenizer((f"Question: {q} Answer: {a}" for q, a in pairs), **tokenizer)
+    vision = args.vision if isinstance(args.vision, str) else None
+    return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
+
+
+def build_model(args: ModelArguments, processor: FlamingoMedProcessor) -> FlamingoMedForConditionalGeneration:
+    """Pretrained or random parts, joined by fresh resampler and cross-attention."""
+    check_keys(args.model, parameters(FlamingoMedConfig), "setting of model")
+    vision, text = (as_config(part) if isinstance(part, dict) else part for part in (args.vision, args.text))
+    return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        vision, text, **processor.token_ids, **args.model
+    )
+
+
+def as_config(settings: dict) -> PretrainedConfig:
+    """A configuration from a mapping with model_type; refuses names that its class does not know."""
+    settings = dict(settings)
+    model_type = settings.pop("model_type", None)
+    if model_type is None:
+        raise InputError(f"{settings} needs a model_type, such as clip_vision_model or gpt2")
+    try:
+        default = AutoConfig.for_model(model_type)
+    except ValueError:
+        raise InputError(f"unknown model_type {model_type!r}; transformers has no such model") from None
+    check_keys(settings, [*default.to_dict(), *default.attribute_map], f"setting of {model_type}")
+    return AutoConfig.for_model(model_type, **settings)
+
+
+if __name__ == "__main__":
+    run(main)
