@@ -2,7 +2,7 @@
 """Score a model on a split of a data set, or ask it one question.
 
     python eval.py --model runs/phantom --recipe recipes/phantom.yaml --split test
-    python eval.py ask --model runs/phantom --image docs/phantom.png --question "Is there a pleural effusion?"
+    python eval.py ask --model runs/phantom --image docs/phantom.png --question "Is there a lung nodule?"
 
 Scoring answers every question twice, with the images and with all of them blanked, prints a table with 95 % intervals
 clustered by image, and writes metrics.json and predictions.jsonl to output_dir. The data set is the recipe's, or that
@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 
+import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
-from processing.errors import check_keys, run
+from processing.errors import InputError, check_keys, run
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
 from processing.scoring.report import format_table, score_rows, write_json, write_predictions
@@ -44,10 +45,12 @@ class QuestionArguments:
 
 def evaluate(arguments: list[str]) -> None:
     """Model and baselines on one split: table, metrics.json and predictions.jsonl."""
-    given = override({}, arguments)
-    recipe = read_recipe(given.get("recipe") or f"{given.get('model')}/recipe.yaml")
+    kinds = (EvaluationArguments, DataArguments)
+    given = override({}, arguments, *kinds)
+    args, _ = build_arguments(given, *kinds)
+    recipe = read_recipe(args.recipe or f"{args.model}/recipe.yaml")
     of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
-    args, data_args = build_arguments(override(of_data, arguments), EvaluationArguments, DataArguments)
+    args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
 
     rows, train_rows = data_args.load(args.split), data_args.load("train")
     model, processor = load_model(args.model)
@@ -80,8 +83,14 @@ def evaluate(arguments: list[str]) -> None:
 
 def ask(arguments: list[str]) -> None:
     """Answer one question about one image."""
-    (args,) = build_arguments(override({}, arguments), QuestionArguments)
+    (args,) = build_arguments(override({}, arguments, QuestionArguments), QuestionArguments)
+    if not args.question.strip():
+        raise InputError('the question is empty; write it as --question "Is there a nodule?"')
     model, processor = load_model(args.model)
+    try:
+        processor.tokenize([processor.render(args.question)])
+    except ValueError as error:
+        raise InputError(f"the question cannot be asked: {error}") from None
     row = {"image": args.image, "image_id": args.image, "question": args.question}
     (answer,) = answer_questions(model, processor, [row])
     print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {answer.confidence:.2f}")

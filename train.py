@@ -9,13 +9,14 @@ line overrides it. The best model ends in output_dir; `AutoModelForImageTextToTe
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 from datasets import Dataset
 from transformers import AutoConfig, PretrainedConfig, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
@@ -40,6 +41,18 @@ class ModelArguments:
     image_size: int | None = field(default=None, metadata={"help": "side in pixels; vision's own resizing if unset"})
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
+    def __post_init__(self):
+        check_keys(self.model, parameters(FlamingoMedConfig), "setting of model")
+        if isinstance(self.tokenizer, dict):
+            check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
+        missing = isinstance(self.text, dict) and self.tokenizer is None
+        if missing or (isinstance(self.text, str) and isinstance(self.tokenizer, dict)):
+            raise InputError(
+                "a decoder with random weights needs a tokenizer, such as {vocab_size: 512}, and a pretrained one its "
+                f"own; got text {self.text} and tokenizer {self.tokenizer}"
+            )
+        self.vision, self.text = (as_config(p) if isinstance(p, dict) else p for p in (self.vision, self.text))
+
 
 def main() -> None:
     """Recipe → data → processor → model → trainer → output folder."""
@@ -47,7 +60,7 @@ def main() -> None:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(f"{__doc__}\n{describe(*kinds)}")
         return
-    settings = override(read_recipe(sys.argv[1]), sys.argv[2:])
+    settings = override(read_recipe(sys.argv[1]), sys.argv[2:], *kinds)
     data_args, model_args, training_args = build_arguments(settings, *kinds)
     checkpoint = find_checkpoint(training_args)
 
@@ -77,38 +90,50 @@ def main() -> None:
 def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
     """The checkpoint to go on from, if any; refuses a folder whose run would be lost."""
     folder = Path(args.output_dir)
-    resume = args.resume_from_checkpoint
     if (folder / "config.json").exists():
         raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
-    if isinstance(resume, str):
-        return resume
-    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
-    if checkpoint and not resume:
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    if checkpoints and not args.resume_from_checkpoint:
         raise InputError(
             f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
             "choose another --output_dir, or remove it"
         )
-    return checkpoint
+    if isinstance(args.resume_from_checkpoint, str):
+        if not Path(args.resume_from_checkpoint).is_dir():
+            raise InputError(f"no checkpoint at {args.resume_from_checkpoint}")
+        return args.resume_from_checkpoint
+    # `Trainer` writes this file last: a checkpoint without it was cut off.
+    whole = [str(path) for path in checkpoints if (path / "trainer_state.json").exists()]
+    return whole[-1] if whole else None
 
 
 def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedProcessor:
     """Image preprocessing of the image encoder and tokenizer of the decoder, or one trained on the questions."""
+    vision = args.vision if isinstance(args.vision, str) else None
     tokenizer = args.tokenizer or args.text
     if isinstance(tokenizer, dict):
-        check_keys(tokenizer, ["vocab_size"], "setting of tokenizer")
         pairs = zip(train_rows["question"], train_rows["answer"], strict=True)
-        tokenizer = train_tokenizer((f"Question: {q} Answer: {a}" for q, a in pairs), **tokenizer)
-    vision = args.vision if isinstance(args.vision, str) else None
-    return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
+        texts = (f"Question: {question} Answer: {answer}" for question, answer in pairs)
+        tokenizer = train_tokenizer(texts, **tokenizer, model_max_length=args.text.max_position_embeddings)
+    with missing_parts_named():
+        return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
 
 
 def build_model(args: ModelArguments, processor: FlamingoMedProcessor) -> FlamingoMedForConditionalGeneration:
     """Pretrained or random parts, joined by fresh resampler and cross-attention."""
-    check_keys(args.model, parameters(FlamingoMedConfig), "setting of model")
-    vision, text = (as_config(part) if isinstance(part, dict) else part for part in (args.vision, args.text))
-    return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
-        vision, text, **processor.token_ids, **args.model
-    )
+    with missing_parts_named():
+        return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+            args.vision, args.text, **processor.token_ids, **args.model
+        )
+
+
+@contextmanager
+def missing_parts_named() -> Iterator[None]:
+    """What `transformers` says of a Hub id or folder that it does not find, in one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(str(error).partition("\n")[0]) from None
 
 
 def as_config(settings: dict) -> PretrainedConfig:

@@ -25,6 +25,8 @@ class FlamingoMedConfig(PretrainedConfig):
         cross_attn_num_heads: attention heads of a gated cross-attention.
         cross_attn_head_dim: width of one of them.
         cross_attn_ff_mult: feed-forward width over the width of the decoder.
+        cross_attn_gate_init: where the gates' α starts. At 0 a fresh model is the plain decoder, which protects what a
+            pretrained one knows; a decoder that starts from random weights learns to look sooner with open gates.
         freeze_vision: the image encoder does not learn.
         freeze_text: the decoder does not learn (its token embeddings: see `freeze_embeddings`).
         freeze_embeddings: the decoder's token embeddings do not learn either, where `freeze_text` holds.
@@ -55,6 +57,7 @@ class FlamingoMedConfig(PretrainedConfig):
         cross_attn_num_heads: int = 8,
         cross_attn_head_dim: int = 64,
         cross_attn_ff_mult: int = 4,
+        cross_attn_gate_init: float = 0.0,
         freeze_vision: bool = True,
         freeze_text: bool = True,
         freeze_embeddings: bool = False,
@@ -79,6 +82,7 @@ class FlamingoMedConfig(PretrainedConfig):
         self.cross_attn_num_heads = cross_attn_num_heads
         self.cross_attn_head_dim = cross_attn_head_dim
         self.cross_attn_ff_mult = cross_attn_ff_mult
+        self.cross_attn_gate_init = cross_attn_gate_init
         self.freeze_vision = freeze_vision
         self.freeze_text = freeze_text
         self.freeze_embeddings = freeze_embeddings

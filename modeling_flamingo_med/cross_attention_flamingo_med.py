@@ -28,16 +28,18 @@ class FlamingoMedGatedCrossAttention(nn.Module):
     x ← x + tanh(α₁) · attention(norm(x), image)
     x ← x + tanh(α₂) · feed-forward(x)
 
-    Both gates start at 0: a new layer leaves the decoder as it is.
+    With both gates at 0, where they start by default, a layer leaves the decoder as it is.
     """
 
-    def __init__(self, *, width: int, media_width: int, num_heads: int, head_dim: int, ff_mult: int):
+    def __init__(
+        self, *, width: int, media_width: int, num_heads: int, head_dim: int, ff_mult: int, gate_init: float = 0.0
+    ):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attn = FlamingoMedAttention(width, media_width, num_heads, head_dim)
-        self.attn_gate = FlamingoMedGate()
+        self.attn_gate = FlamingoMedGate(gate_init)
         self.ff = FlamingoMedFeedForward(width, ff_mult)
-        self.ff_gate = FlamingoMedGate()
+        self.ff_gate = FlamingoMedGate(gate_init)
 
     def forward(self, x: Tensor, image_states: Tensor | None, image_mask: Tensor | None) -> Tensor:
         """Hidden states (b t d) → (b t d).

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from transformers import initialization as init
 
 
 class FlamingoMedAttention(nn.Module):
@@ -45,11 +46,17 @@ class FlamingoMedFeedForward(nn.Sequential):
 
 
 class FlamingoMedGate(nn.Module):
-    """tanh(α) with a learned α that starts at 0, so that a fresh layer changes nothing (Alayrac et al. 2022)."""
+    """tanh(α) with a learned α; where it starts at 0, a fresh layer changes nothing (Alayrac et al. 2022)."""
 
-    def __init__(self):
+    def __init__(self, start: float = 0.0):
         super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(1))
+        self.start = start
+        self.alpha = nn.Parameter(torch.empty(1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """α as it starts."""
+        init.constant_(self.alpha, self.start)
 
     def forward(self, x: Tensor) -> Tensor:
         """(… d) → (… d)."""

@@ -13,7 +13,6 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
-from transformers import initialization as init
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 
@@ -64,9 +63,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, FlamingoMedGate):
-            init.zeros_(module.alpha)
-        elif isinstance(module, FlamingoMedPerceiverResampler):
+        if isinstance(module, FlamingoMedGate | FlamingoMedPerceiverResampler):
             module.reset_parameters()
 
 
@@ -110,6 +107,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
                 num_heads=config.cross_attn_num_heads,
                 head_dim=config.cross_attn_head_dim,
                 ff_mult=config.cross_attn_ff_mult,
+                gate_init=config.cross_attn_gate_init,
             )
             for _ in decoder_layers[:: config.cross_attn_every_n_layers]
         )
@@ -118,6 +116,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             hook = FlamingoMedCrossAttentionHook(None if skipped else self.cross_attn[index], index)
             layer.register_forward_pre_hook(hook, with_kwargs=True)
         self.post_init()
+        # Tied weights stand once in a checkpoint; `Trainer` would warn that the other name is missing.
+        self._keys_to_ignore_on_save = set(self.all_tied_weights_keys)
         self.freeze()
 
     @classmethod

@@ -1,7 +1,9 @@
 """FlamingoMedTrainer: a `transformers.Trainer` that evaluates by answering questions."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
@@ -23,7 +25,14 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/flamingo-med", metadata={"help": "folder of the run and of its best model"})
     max_new_tokens: int = field(default=16, metadata={"help": "longest generated answer, in tokens"})
+    resume_from_checkpoint: str | bool | None = field(
+        default=None,
+        metadata={"help": "true: go on from the last checkpoint in output_dir, if any; or its folder"},
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "no: the collator needs all columns"})
+    dataloader_pin_memory: bool = field(
+        default_factory=torch.cuda.is_available, metadata={"help": "where there is a GPU to copy to"}
+    )
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "yes: answers are generated, not taken from logits"}
     )
@@ -63,6 +72,11 @@ class FlamingoMedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return ImageGroupedSampler(dataset["image_id"], seed=self.args.seed)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # A pickle of the arguments, which nobody should load; the recipe says the same.
+        Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
 
     def evaluation_loop(
         self, dataloader: DataLoader, *args, metric_key_prefix: str = "eval", **kwargs

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -28,9 +29,13 @@ class DataArguments:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, as in Python (YAML 1.1 wants 1.0e-4)."""
+    """YAML in which 1e-4 is a number, and yes and no are words (YAML 1.1 wants 1.0e-4, and takes no for false)."""
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool" or first in "tTfF"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
@@ -53,13 +58,17 @@ def read_recipe(path: str) -> dict[str, Any]:
     return settings
 
 
-def override(settings: dict[str, Any], arguments: Sequence[str]) -> dict[str, Any]:
+def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -> dict[str, Any]:
     """Settings changed by `--name value` pairs; a dot enters a mapping, and a name alone stands for true.
+
+    Values are read as YAML, but those of the dataclasses' plain texts are taken as they are: a question may hold a
+    colon.
 
     >>> override({"seed": 0, "model": {"resampler_depth": 2}}, ["--seed", "1", "--model.resampler_depth", "6"])
     {'seed': 1, 'model': {'resampler_depth': 6}}
     """
-    settings = {key: dict(value) if isinstance(value, dict) else value for key, value in settings.items()}
+    settings = deepcopy(settings)
+    texts = {f"--{name}" for kind in kinds for name, hint in get_type_hints(kind).items() if hint is str}
     position = 0
     while position < len(arguments):
         name, equals, text = arguments[position].partition("=")
@@ -72,7 +81,7 @@ def override(settings: dict[str, Any], arguments: Sequence[str]) -> dict[str, An
                 text = arguments[position]
                 position += 1
         try:
-            value = yaml.load(text, _Loader)
+            value = text if name in texts else yaml.load(text, _Loader)
         except yaml.YAMLError:
             value = text
         *path, last = name[2:].split(".")
@@ -89,16 +98,21 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
     """An instance of each dataclass from the settings of all of them.
 
     Raises:
-        InputError: a name that no dataclass has, or a value of the wrong type.
+        InputError: a name that no dataclass has, one that is missing, or a value of the wrong type.
     """
     check_keys(settings, [f.name for kind in kinds for f in fields(kind) if f.init], "setting")
     instances = []
     for kind in kinds:
         hints = get_type_hints(kind)
         own = {f.name: settings[f.name] for f in fields(kind) if f.init and f.name in settings}
+        for f in fields(kind):
+            if f.name not in own and f.default is MISSING and f.default_factory is MISSING:
+                raise InputError(f"--{f.name} is missing: {f.metadata['help']}")
         own = {name: _checked(name, value, hints[name]) for name, value in own.items()}
         try:
             instances.append(kind(**own))
+        except InputError:
+            raise
         except (TypeError, ValueError) as error:
             raise InputError(f"these settings do not go together: {error}") from None
     return instances
@@ -108,8 +122,8 @@ def describe(*kinds: type) -> str:
     """Names, defaults and help of the arguments that the dataclasses themselves declare, for `--help`."""
     lines = []
     for f in (f for kind in kinds for f in fields(kind) if f.name in kind.__annotations__):
-        default = f.default if f.default is not MISSING else f.default_factory()
-        lines.append(f"  --{f.name} ({default}): {f.metadata['help']}")
+        default = "" if f.default is MISSING else f" ({f.default})"
+        lines.append(f"  --{f.name}{default}: {f.metadata['help']}")
     return "\n".join(lines)
 
 

@@ -6,7 +6,9 @@ from tokenizers import ByteLevelBPETokenizer
 from transformers import PreTrainedTokenizerFast
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, model_max_length: int = 1024) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int = 8192, model_max_length: int = 1024
+) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE, the kind GPT-2 uses, which can write any text in any alphabet.
 
     Args:

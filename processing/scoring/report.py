@@ -3,10 +3,11 @@
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from processing.answering import Answer
 from processing.scoring import exact_match
 from processing.scoring.intervals import clustered_bootstrap
 
@@ -89,10 +90,24 @@ def _cell(score: dict | None) -> str:
     return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
 
 
+def write_predictions(path: str | Path, rows: Iterable[dict], answers: Sequence[Answer]) -> None:
+    """One JSON object a line and row: id, image_id, question, answer, prediction, confidence, exact_match."""
+    lines = []
+    for row, answer in zip(rows, answers, strict=True):
+        line = {name: row[name] for name in ("id", "image_id", "question", "answer")}
+        line |= {"prediction": answer.text, "confidence": answer.confidence}
+        line["exact_match"] = exact_match.exact_match(answer.text, row["answers"])
+        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
+    _write_whole(path, "".join(lines))
+
+
 def write_json(path: str | Path, obj: Any) -> None:
     """Write JSON so that the file is always whole, the old one or the new one; NaN and infinities become null."""
+    _write_whole(path, json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _write_whole(path: str | Path, text: str) -> None:
     path = Path(path)
-    text = json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,139 @@
+"""train.py and eval.py as a user runs them: the whole way through, and what a mistake gets."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+from processing.datasets import load_split
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--data.train_images", "30", "--data.validation_images", "8", "--data.test_images", "10"]
+
+
+def door(*arguments, code=0) -> str:
+    """Run a command of the repository, check its exit code, and give back what it printed."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert done.returncode == code, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory):
+    """A finished tiny run on phantom."""
+    folder = tmp_path_factory.mktemp("run")
+    data = ["--data_dir", folder / "data", *SMALL]
+    output = door("train.py", "recipes/phantom.yaml", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
+    assert "cross_attn" in output and "best model" in output
+    return folder / "run"
+
+
+def test_score_and_ask(run_folder):
+    arguments = ["--model", run_folder, "--split", "test"]
+    output = door("eval.py", *arguments)
+    for word in ("closed (n=", "open (n=", "all (n=", "model", "blank_image", "majority"):
+        assert word in output
+    folder = run_folder / "eval" / "phantom-test"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    rows = {(row["subset"], row["condition"]): row for row in metrics["scores"]}
+    predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    assert rows["all", "model"]["n"] == len(predictions)
+    hits = [p["prediction"].lower() == p["answer"] for p in predictions]
+    assert rows["all", "model"]["value"] == pytest.approx(sum(hits) / len(hits))
+    assert rows["all", "model"]["low"] <= rows["all", "model"]["value"] <= rows["all", "model"]["high"]
+    assert metrics["meta"]["versions"]["torch"]
+
+    again = ["--output_dir", run_folder / "again", "--batch_size", "5"]
+    door("eval.py", *arguments, *again)
+    assert json.loads((run_folder / "again" / "metrics.json").read_text())["scores"] == metrics["scores"]
+
+    question = ["--image", "docs/phantom.png", "--question", "Is there a lung nodule?"]
+    output = door("eval.py", "ask", "--model", run_folder, *question)
+    assert "answer" in output and "confidence" in output and "Not for clinical use" in output
+
+
+def test_the_example_image_is_held_out(tmp_path):
+    rows = load_split("phantom", "test", str(tmp_path), test_images=6)
+    path = next(row["image"]["path"] for row in rows if row["image_id"] == "test-00005")
+    with Image.open(path) as drawn, Image.open(ROOT / "docs/phantom.png") as example:
+        assert ImageChops.difference(drawn, example).getbbox() is None
+
+
+def test_a_finished_run_is_not_overwritten(run_folder):
+    before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
+    output = door("train.py", "recipes/phantom.yaml", "--output_dir", run_folder, *SMALL, code=2)
+    assert "holds a finished run" in output
+    assert before == {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
+
+
+def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
+    arguments = ["train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *SMALL]
+    door(*arguments, "--num_train_epochs", "2")
+    for name in ("config.json", "model.safetensors"):  # as a run that was killed after its last checkpoint
+        (tmp_path / "run" / name).unlink()
+    assert "holds an unfinished run" in door(*arguments, code=2)
+    door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "recipes/none.yaml"], "no recipe at recipes/none.yaml"),
+        (["train.py", "recipes/phantom.yaml", "--learning_rat", "1"], "did you mean learning_rate?"),
+        (["train.py", "recipes/phantom.yaml", "--model.resampler_dept", "1"], "did you mean resampler_depth?"),
+        (["train.py", "recipes/phantom.yaml", "--text.n_layers", "1"], "did you mean n_layer?"),
+        (["train.py", "recipes/phantom.yaml", "--data.test_image", "1"], "did you mean test_images?"),
+        (["train.py", "recipes/phantom.yaml", "--dataset", "fantom"], "did you mean phantom?"),
+        (["train.py", "recipes/vqa_rad.yaml", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
+        (["train.py", "recipes/phantom.yaml", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
+        (["train.py", "recipes/phantom.yaml", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
+        (["train.py", "recipes/phantom.yaml", "--vision", "no/such-model", *SMALL], "no/such-model"),
+        (["train.py", "recipes/phantom.yaml", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
+        (["eval.py", "--model", "nowhere"], "nowhere"),
+        (["eval.py", "--recipe", "recipes/phantom.yaml"], "model"),
+        (["eval.py", "aks"], "did you mean ask?"),
+        (
+            ["eval.py", "ask", "--model", "nowhere", "--image", "x.png", "--question", "?"],
+            "no model of ours at nowhere",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, message, tmp_path):
+    extra = ["--output_dir", tmp_path / "run"] if arguments[0] == "train.py" else []
+    output = door(*arguments, *extra, code=2)
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "question", "message"),
+    [
+        ("none.png", "Is there a nodule?", "none.png"),
+        ("README.md", "Is there a nodule?", "README.md"),
+        ("docs/phantom.png", "What is <image>?", "special token '<image>'"),
+        ("docs/phantom.png", "why " * 2000, "does not fit"),
+        ("docs/phantom.png", "", "the question is empty"),
+    ],
+)
+def test_bad_questions(run_folder, image, question, message):
+    output = door("eval.py", "ask", "--model", run_folder, "--image", image, f"--question={question}", code=2)
+    assert message in output
+
+
+def test_a_question_in_another_alphabet(run_folder):
+    question = "Чи є пневмоторакс? 有气胸吗?"
+    output = door("eval.py", "ask", "--model", run_folder, "--image", "docs/phantom.png", "--question", question)
+    assert question in output
+
+
+def test_help():
+    assert "--learning_rate" in door("train.py", "--help")
+    assert "--split" in door("eval.py", "--help")

@@ -1,0 +1,114 @@
+"""The processor: prompts, special tokens, labels and padding; and the tokenizer and collator beside it."""
+
+import pytest
+import torch
+from transformers import AutoProcessor
+
+from modeling_flamingo_med import FlamingoMedProcessor
+from processing.collator import FlamingoMedCollator
+from tests.conftest import QUESTIONS
+
+
+def decode(processor, ids):
+    return processor.tokenizer.decode([i for i in ids.tolist() if i != -100])
+
+
+def test_one_template_writes_every_prompt(processor, images):
+    question = QUESTIONS[0]
+    prompt = f"<image> Question: {question} <EOQ> Answer:"
+    assert processor.render(question) == prompt
+    assert processor.render("") == "<image> Output:"
+    assert processor.render("?", num_images=2) == "<image><image> Question: ? <EOQ> Answer:"
+    chat = [
+        {"role": "user", "content": [{"type": "image", "image": images[0]}, {"type": "text", "text": question}]},
+    ]
+    forms = [
+        processor(images=images[0], text=question),
+        processor(images=images[0], text=prompt),
+        processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt"),
+    ]
+    learned = processor(images=images[0], text=question, answers="yes")["input_ids"]
+    for form in forms:
+        assert torch.equal(form["input_ids"], forms[0]["input_ids"])
+        assert torch.equal(form["pixel_values"], forms[0]["pixel_values"])
+        assert torch.equal(learned[:, : form["input_ids"].shape[1]], form["input_ids"])
+
+
+def test_few_shot_prompt(processor, images):
+    shots = [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a?"}]},
+        {"role": "assistant", "content": "no"},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "b?"}]},
+    ]
+    prompt = processor.apply_chat_template(shots)
+    assert prompt == "<image> Question: a? <EOQ> Answer: no <EOC><image> Question: b? <EOQ> Answer:"
+    assert processor(images=[images[:2]], text=[prompt])["pixel_values"].shape == (1, 2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("answers", [["yes", "left lower lobe", "п'ять ребер 肺"]])
+def test_labels_are_the_answer_and_its_end(processor, images, answers):
+    batch = processor(images=images, text=QUESTIONS, answers=answers)
+    for ids, labels, mask, answer in zip(
+        batch["input_ids"], batch["labels"], batch["attention_mask"], answers, strict=True
+    ):
+        assert decode(processor, labels).strip().removesuffix("<EOC>").strip() == answer
+        labelled = labels != -100
+        assert torch.equal(ids[labelled], labels[labelled])
+        assert (labels == processor.tokenizer.eos_token_id).sum() == 1
+        assert labelled.nonzero().max() == mask.nonzero().max()  # nothing after the end mark but padding
+
+
+def test_padding_sides(processor):
+    prompts = [processor.render(q) for q in QUESTIONS]
+    left = processor.tokenize(prompts)["attention_mask"]
+    right = processor.tokenize(prompts, ["a"] * 3)["attention_mask"]
+    assert (left.diff(dim=1) >= 0).all()
+    assert (right.diff(dim=1) <= 0).all()
+    assert left.min() == 0 == right.min()
+
+
+def test_save_and_load(processor, images, tmp_path):
+    processor.save_pretrained(tmp_path)
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    assert isinstance(loaded, FlamingoMedProcessor)
+    assert loaded.token_ids == processor.token_ids
+    first, second = (p(images=images, text=QUESTIONS, answers=["a", "b", "c"]) for p in (processor, loaded))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_ragged_images(processor, images):
+    texts = ["<image><image> Question: ? <EOQ> Answer:", "<image> Question: ? <EOQ> Answer:"]
+    pixels = processor(images=[images[:2], images[2:]], text=texts)["pixel_values"]
+    assert pixels.shape == (2, 2, 3, 32, 32)
+    assert pixels[1, 1].abs().max() == 0
+
+
+def test_mistakes_are_sentences(processor, images):
+    with pytest.raises(ValueError, match="a question needs an image"):
+        processor(text="?")
+    with pytest.raises(ValueError, match="2 images for 1 <image> tokens"):
+        processor(images=[images[:2]], text=["<image> Question: ? <EOQ> Answer:"])
+    with pytest.raises(ValueError, match="images for 3 rows, but 2 questions"):
+        processor(images=images, text=["?", "?"])
+    for token in ("<EOQ>", "<image>"):
+        with pytest.raises(ValueError, match="special token"):
+            processor.render(f"what is {token}?")
+    with pytest.raises(ValueError, match="special token '<EOC>'"):
+        processor(images=images[0], text="?", answers="yes <EOC> no")
+    with pytest.raises(ValueError, match="does not fit the decoder's 1024"):
+        processor(images=images[0], text="why " * 2000)
+
+
+def test_collator_keeps_each_image_once(processor, images):
+    rows = [
+        {"image": images[i], "image_id": str(i), "question": q, "answer": "yes"}
+        for i, q in zip([0, 1, 0], QUESTIONS, strict=True)
+    ]
+    batch = FlamingoMedCollator(processor, answers=True)(rows)
+    whole = processor(images=[images[0], images[1], images[0]], text=QUESTIONS, answers=["yes"] * 3)
+    assert batch["pixel_values"].shape == (2, 1, 3, 32, 32)
+    assert torch.equal(batch["pixel_values"][batch["row_images"][:, 0]], whole["pixel_values"])
+    assert torch.equal(batch["input_ids"], whole["input_ids"])
+    blank = FlamingoMedCollator(processor, answers=False, blank_images=True)(rows)
+    assert blank["pixel_values"].abs().max() == 0
+    assert "labels" not in blank

@@ -1,0 +1,72 @@
+"""Recipes and command-line overrides."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from modeling_flamingo_med.trainer import FlamingoMedTrainingArguments
+from processing.errors import InputError
+from processing.recipe import DataArguments, build_arguments, override, read_recipe
+from train import ModelArguments
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+@dataclass
+class Numbers:
+    rate: float = 0.1
+    steps: int | None = None
+    name: str = "a"
+    options: dict = field(default_factory=dict)
+
+
+def test_overrides_enter_mappings_and_keep_types():
+    settings = {"rate": 1.0, "options": {"a": 1}}
+    arguments = ["--rate", "1e-4", "--options.b.c", "no", "--steps=3", "--name", "x y", "--flag"]
+    changed = override(settings, arguments)
+    assert changed == {
+        "rate": 1e-4,
+        "options": {"a": 1, "b": {"c": "no"}},
+        "steps": 3,
+        "name": "x y",
+        "flag": True,
+    }
+    assert settings == {"rate": 1.0, "options": {"a": 1}}
+
+
+def test_values_are_checked():
+    (numbers,) = build_arguments({"rate": 1, "steps": None}, Numbers)
+    assert numbers == Numbers(rate=1.0) and isinstance(numbers.rate, float)
+    for settings, message in [
+        ({"rate": "fast"}, "rate is 'fast', but must be float"),
+        ({"steps": 1.5}, "steps is 1.5, but must be int or nothing"),
+        ({"rat": 1}, "unknown setting 'rat'; did you mean rate"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            build_arguments(settings, Numbers)
+    with pytest.raises(InputError, match="do not go together: .*IntervalStrategy"):
+        build_arguments({"eval_strategy": "sometimes"}, FlamingoMedTrainingArguments)
+    with pytest.raises(InputError, match="unexpected 'rate'"):
+        override({}, ["rate", "1"])
+    with pytest.raises(InputError, match="rate is 1.0, not a mapping"):
+        override({"rate": 1.0}, ["--rate.x", "1"])
+
+
+def test_recipe_files(tmp_path):
+    (tmp_path / "list.yaml").write_text("- 1")
+    (tmp_path / "broken.yaml").write_text("a: [1")
+    (tmp_path / "empty.yaml").write_text("")
+    for name, message in [
+        ("none.yaml", "no recipe at"),
+        ("list.yaml", "holds no settings"),
+        ("broken.yaml", "is not YAML"),
+        ("empty.yaml", "holds no settings"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            read_recipe(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_recipes_of_this_project(path):
+    build_arguments(read_recipe(str(path)), DataArguments, ModelArguments, FlamingoMedTrainingArguments)

@@ -1,0 +1,95 @@
+"""Training: it learns, it is deterministic, every row counts once an epoch."""
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+
+from modeling_flamingo_med.sampler import ImageGroupedSampler
+from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.collator import FlamingoMedCollator
+from processing.datasets import load_split
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory):
+    """Forty small phantom images with their questions."""
+    folder = str(tmp_path_factory.mktemp("phantom"))
+    return load_split("phantom", "train", folder, train_images=40, image_size=64, questions_per_image=4)
+
+
+def train(model, processor, rows, folder, **arguments):
+    arguments = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2, **arguments}
+    args = FlamingoMedTrainingArguments(
+        output_dir=str(folder), report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True, **arguments
+    )
+    trainer = FlamingoMedTrainer(model, args, processor, train_dataset=rows, eval_dataset=rows.select(range(12)))
+    trainer.train()
+    return trainer
+
+
+def test_one_step_lowers_the_loss(make_model, processor, phantom):
+    model = make_model(freeze_vision=False, freeze_text=False).train()
+    batch = FlamingoMedCollator(processor, answers=True)([phantom[i] for i in range(16)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = model(**batch).loss
+    before.backward()
+    optimizer.step()
+    model.eval()
+    assert model(**batch).loss < before
+
+
+def test_same_seed_same_weights(make_model, processor, phantom, tmp_path):
+    models = [make_model(freeze_text=False) for _ in range(2)]
+    start = {name: p.clone() for name, p in models[0].named_parameters()}
+    for model in models:
+        train(model, processor, phantom, tmp_path)
+    first, second = (dict(model.named_parameters()) for model in models)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    changed = {name.split(".")[0] for name in first if not torch.equal(first[name], start[name])}
+    assert changed == {"resampler", "cross_attn", "language_model"}  # and the frozen image encoder is as it was
+
+
+def test_evaluation_answers_questions(make_model, processor, phantom, tmp_path):
+    trainer = train(make_model(), processor, phantom, tmp_path, max_steps=1)
+    metrics = trainer.evaluate()
+    answers = trainer.answer(trainer.eval_dataset)
+    hits = [a.text.lower() == row["answer"] for a, row in zip(answers, trainer.eval_dataset, strict=True)]
+    assert metrics["eval_exact_match"] == sum(hits) / len(hits)
+    assert metrics["eval_loss"] > 0
+    assert trainer.model.generation_config.max_new_tokens == trainer.args.max_new_tokens
+
+
+def test_loss_does_not_depend_on_accumulation(make_model, processor, phantom, tmp_path):
+    losses = []
+    for size, steps in ((8, 1), (4, 2), (2, 4)):
+        trainer = train(
+            make_model(),
+            processor,
+            phantom,
+            tmp_path,
+            per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps,
+            max_steps=3,
+            logging_steps=1,
+        )
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    for other in losses[1:]:
+        assert other == pytest.approx(losses[0], abs=2e-3)
+
+
+def test_sampler_covers_every_row_once_with_images_together():
+    image_ids = [f"image-{i % 7}" for i in range(50)]
+    sampler = ImageGroupedSampler(image_ids, seed=1)
+    orders = []
+    for epoch in range(3):
+        sampler.set_epoch(epoch)
+        order = list(sampler)
+        assert sorted(order) == list(range(50)) and len(sampler) == 50
+        runs = Counter(image_ids[a] != image_ids[b] for a, b in pairwise(order))
+        assert runs[True] == 6  # seven images, six changes
+        orders.append(order)
+    assert orders[0] != orders[1] != orders[2]
+    sampler.set_epoch(0)
+    assert list(sampler) == orders[0]
