@@ -78,6 +78,9 @@ def main() -> None:
     )
     if trainer.is_world_process_zero():
         print(f"{len(train_rows)} training and {len(validation_rows)} validation questions of {data_args.dataset}")
+        print(
+            f"{training_args.world_size} process(es) of {training_args.per_device_train_batch_size} questions a step"
+        )
         print(model.parameter_summary())
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()

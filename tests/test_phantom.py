@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from processing.datasets import FEATURES, load_split
-from processing.datasets.phantom import VERSION, sample_scene
+from processing.datasets.phantom import VERSION
 from processing.datasets.phantom_drawing import draw
+from processing.datasets.phantom_patients import sample_scene
 from processing.errors import InputError
 
 IMAGES = 200
