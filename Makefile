@@ -34,5 +34,5 @@ $(INSTALLED): pyproject.toml constraints-cpu.txt
 		|| { echo "error: $(PYTHON) is older than 3.10; run: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@echo "== installing into .venv (about a minute, more on a slow line)"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -q --progress-bar on -c constraints-cpu.txt -e ".[dev]"
+	$(BIN)/pip install --disable-pip-version-check -c constraints-cpu.txt -e ".[dev]"
 	@touch $@

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Score a model on a split of a data set, or ask it one question.
 
     python eval.py --model runs/phantom --recipe recipes/phantom.yaml --split test
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
+from processing.datasets import fingerprint
 from processing.errors import InputError, check_keys, run
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
@@ -31,7 +31,7 @@ class EvaluationArguments:
     recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
     split: str = field(default="test", metadata={"help": "train, validation or test"})
     batch_size: int = field(default=64, metadata={"help": "questions at a time; scores do not depend on it"})
-    output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT if unset"})
+    output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset"})
 
 
 @dataclass
@@ -48,12 +48,21 @@ def evaluate(arguments: list[str]) -> None:
     kinds = (EvaluationArguments, DataArguments)
     given = override({}, arguments, *kinds)
     args, _ = build_arguments(given, *kinds)
-    recipe = read_recipe(args.recipe or f"{args.model}/recipe.yaml")
+    recipe_file = args.recipe or f"{args.model}/recipe.yaml"
+    recipe = read_recipe(recipe_file)
+    if "dataset" not in recipe:
+        raise InputError(f"{recipe_file} names no dataset; known settings of it: dataset, data_dir, data")
     of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
     args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
 
     rows, train_rows = data_args.load(args.split), data_args.load("train")
+    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
+    output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}{options}"))
     model, processor = load_model(args.model)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
     answers = answer_questions(model, processor, rows, batch_size=args.batch_size, description="with images")
     blank = answer_questions(
         model, processor, rows, batch_size=args.batch_size, blank_images=True, description="images blanked"
@@ -65,13 +74,14 @@ def evaluate(arguments: list[str]) -> None:
     }
     scores = score_rows(rows, predictions)
 
-    output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}"))
     packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
         **asdict(args),
         **asdict(data_args),
+        "recipe": recipe_file,
+        "revision": getattr(model.config, "_commit_hash", None),
         "command": shlex.join(["python", *sys.argv]),
-        "fingerprints": {"rows": rows._fingerprint, "train_rows": train_rows._fingerprint},
+        "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
         "versions": {name: version(name) for name in packages},
     }
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
@@ -87,10 +97,6 @@ def ask(arguments: list[str]) -> None:
     if not args.question.strip():
         raise InputError('the question is empty; write it as --question "Is there a nodule?"')
     model, processor = load_model(args.model)
-    try:
-        processor.tokenize([processor.render(args.question)])
-    except ValueError as error:
-        raise InputError(f"the question cannot be asked: {error}") from None
     row = {"image": args.image, "image_id": args.image, "question": args.question}
     (answer,) = answer_questions(model, processor, [row])
     print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {answer.confidence:.2f}")

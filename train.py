@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Train a model by a recipe.
 
     accelerate launch train.py recipes/phantom.yaml
@@ -8,11 +7,13 @@ A recipe is a YAML file of the arguments below and of any argument of `transform
 line overrides it. The best model ends in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_type_hints
 
 import yaml
 from datasets import Dataset
@@ -20,9 +21,10 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.errors import InputError, check_keys, run
+from processing.errors import InputError, check_keys, check_types, run
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import DataArguments, build_arguments, describe, override, parameters, read_recipe
+from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
+from processing.scoring.report import write_whole
 from processing.tokenizer import train_tokenizer
 
 
@@ -42,7 +44,10 @@ class ModelArguments:
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
     def __post_init__(self):
-        check_keys(self.model, parameters(FlamingoMedConfig), "setting of model")
+        hints = get_type_hints(FlamingoMedConfig.__init__)
+        parts = {"vision_config", "text_config", *(name for name in hints if name.endswith("_token_id"))}
+        check_keys(self.model, hints.keys() - parts - {"return"}, "setting of model")
+        self.model = check_types(self.model, hints)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
         missing = isinstance(self.text, dict) and self.tokenizer is None
@@ -85,17 +90,18 @@ def main() -> None:
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
-        recipe = Path(training_args.output_dir, "recipe.yaml")
-        recipe.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        # Written last, and at once: a folder with it holds a finished run.
+        recipe = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        write_whole(Path(training_args.output_dir, "recipe.yaml"), recipe)
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
 
 
 def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
     """The checkpoint to go on from, if any; refuses a folder whose run would be lost."""
     folder = Path(args.output_dir)
-    if (folder / "config.json").exists():
+    if (folder / "recipe.yaml").exists():
         raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    checkpoints = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[-1]))
     if checkpoints and not args.resume_from_checkpoint:
         raise InputError(
             f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
@@ -105,9 +111,21 @@ def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
         if not Path(args.resume_from_checkpoint).is_dir():
             raise InputError(f"no checkpoint at {args.resume_from_checkpoint}")
         return args.resume_from_checkpoint
-    # `Trainer` writes this file last: a checkpoint without it was cut off.
-    whole = [str(path) for path in checkpoints if (path / "trainer_state.json").exists()]
-    return whole[-1] if whole else None
+    for path in reversed(checkpoints):
+        if is_whole(path):
+            print(f"going on from {path}")
+            return str(path)
+        print(f"{path} is incomplete, skipped")
+    return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all was saved before the run was cut off; without the optimizer, resuming would go wrong in silence."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return (checkpoint / "optimizer.pt").exists() and any(checkpoint.glob("rng_state*.pth"))
 
 
 def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedProcessor:
@@ -118,24 +136,24 @@ def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedPro
         pairs = zip(train_rows["question"], train_rows["answer"], strict=True)
         texts = (f"Question: {question} Answer: {answer}" for question, answer in pairs)
         tokenizer = train_tokenizer(texts, **tokenizer, model_max_length=args.text.max_position_embeddings)
-    with missing_parts_named():
+    with mistakes_named():
         return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
 
 
 def build_model(args: ModelArguments, processor: FlamingoMedProcessor) -> FlamingoMedForConditionalGeneration:
     """Pretrained or random parts, joined by fresh resampler and cross-attention."""
-    with missing_parts_named():
+    with mistakes_named():
         return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
             args.vision, args.text, **processor.token_ids, **args.model
         )
 
 
 @contextmanager
-def missing_parts_named() -> Iterator[None]:
-    """What `transformers` says of a Hub id or folder that it does not find, in one sentence."""
+def mistakes_named() -> Iterator[None]:
+    """What is said of a Hub id or folder that is not found, or of parts that do not work together, in one sentence."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(str(error).partition("\n")[0]) from None
 
 

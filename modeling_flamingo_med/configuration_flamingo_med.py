@@ -64,6 +64,8 @@ class FlamingoMedConfig(PretrainedConfig):
         initializer_range: float = 0.02,
         **kwargs,
     ):
+        if cross_attn_every_n_layers < 1:
+            raise ValueError(f"cross_attn_every_n_layers is at least 1, got {cross_attn_every_n_layers}")
         text_config = _as_config(text_config, default="gpt2")
         kwargs.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
         # First: with the parts in place, it would reset the attention implementation that their models have chosen.

@@ -1,7 +1,8 @@
 """The two blocks that resampler and gated cross-attention are made of: multi-head attention and feed-forward.
 
 Letters of all shapes in this package: b batch, n image, c h w image channels, height and width, p patch, l latent,
-t token, d width, a attention head, e width of a head, g gated layer, q query, k key.
+t token, d width, a attention head, e width of a head, g gated layer, q query, k key, m distinct
+image, v vocabulary.
 """
 
 import torch

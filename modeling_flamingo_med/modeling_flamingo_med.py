@@ -122,7 +122,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
 
     @classmethod
     def from_vision_text_pretrained(
-        cls, vision: str | PretrainedConfig, text: str | PretrainedConfig, **config
+        cls, vision: str | PretrainedConfig, text: str | PretrainedConfig, *, vocab_size: int, **config
     ) -> "FlamingoMedForConditionalGeneration":
         """A new model from two pretrained ones, with fresh resampler and cross-attention.
 
@@ -130,12 +130,12 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             vision: Hub id or local folder of an image encoder (of CLIP, its vision tower is taken), or a
                 configuration for one with random weights.
             text: the same for a causal LM.
-            config: arguments of `FlamingoMedConfig`; at least `**processor.token_ids`.
+            vocab_size: size of the vocabulary with the special tokens.
+            config: arguments of `FlamingoMedConfig`; at least the rest of `**processor.token_ids`.
 
         Returns:
             A model whose checkpoint holds all weights: loading it needs neither `vision` nor `text`.
         """
-        vocab_size = config.pop("vocab_size")
         if isinstance(text, PretrainedConfig):
             ids = {name: config[name] for name in ("eos_token_id", "pad_token_id")}
             text = type(text)(**{**text.to_dict(), "vocab_size": vocab_size, "bos_token_id": None, **ids})
@@ -337,4 +337,5 @@ def _load(auto_class: type, source: str | PretrainedConfig, part: str) -> PreTra
     if isinstance(source, PretrainedConfig):
         return auto_class.from_config(source)
     config = AutoConfig.from_pretrained(source)
-    return auto_class.from_pretrained(source, config=getattr(config, part, config))
+    # In one precision, whatever each was stored in; `from_pretrained(dtype=…)` and autocast choose another for all.
+    return auto_class.from_pretrained(source, config=getattr(config, part, config), dtype=torch.float32)

@@ -31,7 +31,7 @@ class ImageGroupedSampler(Sampler[int]):
         return self.num_rows
 
     def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)  # no epoch twice
         groups = list(self.rows_of.values())
         for group in torch.randperm(len(groups), generator=generator).tolist():
             rows = groups[group]

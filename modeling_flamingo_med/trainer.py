@@ -12,6 +12,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
 from processing.collator import FlamingoMedCollator
+from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.scoring.exact_match import exact_match
 
@@ -58,6 +59,8 @@ class FlamingoMedTrainer(Trainer):
         eval_dataset: Dataset | None = None,
         **kwargs,
     ):
+        if args.n_gpu > 1:  # torch's DataParallel would split the images of a batch apart from its questions
+            raise InputError("several GPUs need a process each: use accelerate launch, or CUDA_VISIBLE_DEVICES=0")
         model.generation_config.max_new_tokens = args.max_new_tokens
         super().__init__(
             model=model,
@@ -97,5 +100,11 @@ class FlamingoMedTrainer(Trainer):
         batch_size = self.args.per_device_eval_batch_size
         with self.accelerator.split_between_processes(list(range(len(rows)))) as share:
             model = self.accelerator.unwrap_model(self.model)
-            mine = answer_questions(model, self.processing_class, rows.select(share), batch_size=batch_size)
+            mine = answer_questions(
+                model,
+                self.processing_class,
+                rows.select(share),
+                batch_size=batch_size,
+                description=None if self.args.disable_tqdm or not self.is_world_process_zero() else "answering",
+            )
         return gather_object(mine)

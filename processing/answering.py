@@ -53,14 +53,19 @@ def answer_questions(
     Args:
         model: a model of ours, with its generation configuration.
         processor: its processor.
-        rows: dicts, or a `datasets.Dataset`, with image, image_id and question.
+        rows: a list of dicts, or a `datasets.Dataset`, with image, image_id and question.
         batch_size: questions at a time; the answers do not depend on it.
         blank_images: hide the images from the model.
         description: title of the progress bar; no bar where None.
 
     Returns:
         one answer a row, in the order of the rows.
+
+    Raises:
+        InputError: an image that cannot be read, or a question that cannot be asked.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size is at least 1, got {batch_size}")
     collate = FlamingoMedCollator(processor, answers=False, blank_images=blank_images)
     # Questions about one image stand together, so that it is encoded once.
     image_ids = [row["image_id"] for row in rows] if isinstance(rows, list) else rows["image_id"]
@@ -72,11 +77,23 @@ def answer_questions(
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
             batch = collate([rows[i] for i in chosen])
+            _check_room(model, batch["input_ids"].shape[1])
             batch = {name: value.to(model.device) for name, value in batch.items()}
             answers.update(zip(chosen, _generate(model, processor, batch), strict=True))
             progress.update(len(chosen))
     model.train(was_training)
     return [answers[i] for i in range(len(rows))]
+
+
+def _check_room(model: PreTrainedModel, prompt: int) -> None:
+    """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
+    context = model.config.get_text_config().max_position_embeddings
+    longest = model.generation_config.max_new_tokens or 0
+    if prompt + longest > context:
+        raise InputError(
+            f"a question of {prompt} tokens and an answer of up to {longest} does not fit the decoder's {context}; "
+            "shorten the question"
+        )
 
 
 def _generate(model: PreTrainedModel, processor: FlamingoMedProcessor, batch: dict[str, Tensor]) -> list[Answer]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from processing.errors import InputError
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -31,10 +32,10 @@ class FlamingoMedCollator:
         pixel_values = pixels["pixel_values"].unsqueeze(1)
         if self.blank_images:
             pixel_values = torch.zeros_like(pixel_values)  # after normalisation: the mean colour
-        prompts = [self.processor.render(row["question"]) for row in rows]
-        answers = [row["answer"] for row in rows] if self.answers else None
-        return {
-            "pixel_values": pixel_values,
-            "row_images": torch.tensor([[number[row["image_id"]]] for row in rows]),
-            **self.processor.tokenize(prompts, answers),
-        }
+        try:
+            prompts = [self.processor.render(row["question"]) for row in rows]
+            tokens = self.processor.tokenize(prompts, [row["answer"] for row in rows] if self.answers else None)
+        except ValueError as error:
+            raise InputError(f"one of {len(rows)} questions, about {', '.join(images)}: {error}") from None
+        row_images = torch.tensor([[number[row["image_id"]]] for row in rows])
+        return {"pixel_values": pixel_values, "row_images": row_images, **tokens}

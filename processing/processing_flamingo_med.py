@@ -1,6 +1,6 @@
 """FlamingoMedProcessor: images and questions in, model inputs out; the one place where a prompt is written.
 
-This file ships with every checkpoint and imports nothing of ours.
+This file is made to ship with checkpoints, so it imports nothing of ours.
 """
 
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ class FlamingoMedProcessor(ProcessorMixin):
         Raises:
             ValueError: the question holds a special token, which would be read as more than text.
         """
-        self._refuse_special_tokens(question)
+        self._refuse_special_tokens(question, "question")
         content = [{"type": "image"}] * num_images
         if question:
             content.append({"type": "text", "text": question})
@@ -125,7 +125,7 @@ class FlamingoMedProcessor(ProcessorMixin):
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
             for answer in answers:
-                self._refuse_special_tokens(answer)
+                self._refuse_special_tokens(answer, "answer")
             texts = [f" {answer} {END_OF_CHUNK}" for answer in answers]
             answer_ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(rows, answer_ids, strict=True))
@@ -207,10 +207,10 @@ class FlamingoMedProcessor(ProcessorMixin):
             raise ValueError(f"images for {len(images)} rows, but {num_rows} questions")
         return [list(row) for row in images]
 
-    def _refuse_special_tokens(self, text: str) -> None:
+    def _refuse_special_tokens(self, text: str, what: str) -> None:
         for token in self.tokenizer.all_special_tokens:
-            if token in text:
-                raise ValueError(f"{text!r} holds the special token {token!r}; remove it")
+            if token in text:  # the text itself may be a report, which does not belong in a log
+                raise ValueError(f"the {what} holds the special token {token!r}; remove it")
 
 
 def _pad(rows: list[list[int]], value: int, right: bool) -> Tensor:

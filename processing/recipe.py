@@ -1,18 +1,17 @@
 """Recipes: a YAML file of settings, overridden from the command line, into argument dataclasses."""
 
-import inspect
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import yaml
 from datasets import Dataset
 
 from processing.datasets import load_split
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, check_types
 
 
 @dataclass
@@ -108,7 +107,7 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
         for f in fields(kind):
             if f.name not in own and f.default is MISSING and f.default_factory is MISSING:
                 raise InputError(f"--{f.name} is missing: {f.metadata['help']}")
-        own = {name: _checked(name, value, hints[name]) for name, value in own.items()}
+        own = check_types(own, hints)
         try:
             instances.append(kind(**own))
         except InputError:
@@ -125,30 +124,3 @@ def describe(*kinds: type) -> str:
         default = "" if f.default is MISSING else f" ({f.default})"
         lines.append(f"  --{f.name}{default}: {f.metadata['help']}")
     return "\n".join(lines)
-
-
-def parameters(function: Any) -> list[str]:
-    """Names of the arguments of a function or class that a recipe may set."""
-    return [name for name, p in inspect.signature(function).parameters.items() if p.kind is not p.VAR_KEYWORD]
-
-
-def _checked(name: str, value: Any, hint: Any) -> Any:
-    """The value, if it is of a type that the annotation allows; whole numbers may stand for floats."""
-    allowed = _flat(hint)
-    if float in allowed and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    plain = {bool, int, float, str, dict, list, type(None)}
-    if set(allowed) <= plain and type(value) not in allowed:
-        names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
-        raise InputError(f"{name} is {value!r}, but must be {names}")
-    return value
-
-
-def _flat(hint: Any) -> Iterable[type]:
-    """int | None → int, NoneType; list[str] → list."""
-    if isinstance(hint, type) and not get_args(hint):
-        return [hint]
-    origin = getattr(hint, "__origin__", None)
-    if isinstance(origin, type):
-        return [origin]
-    return [kind for part in get_args(hint) for kind in _flat(part)]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from PIL import Image, ImageChops
 from processing.datasets import load_split
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["--data.train_images", "30", "--data.validation_images", "8", "--data.test_images", "10"]
+FEW = ["--data.train_images", "30", "--data.validation_images", "8", "--data.test_images", "10"]
 
 
 def door(*arguments, code=0) -> str:
@@ -29,7 +30,7 @@ def door(*arguments, code=0) -> str:
 def run_folder(tmp_path_factory):
     """A finished tiny run on phantom."""
     folder = tmp_path_factory.mktemp("run")
-    data = ["--data_dir", folder / "data", *SMALL]
+    data = ["--data_dir", folder / "data", *FEW]
     output = door("train.py", "recipes/phantom.yaml", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
     assert "cross_attn" in output and "best model" in output
     return folder / "run"
@@ -40,7 +41,7 @@ def test_score_and_ask(run_folder):
     output = door("eval.py", *arguments)
     for word in ("closed (n=", "open (n=", "all (n=", "model", "blank_image", "majority"):
         assert word in output
-    folder = run_folder / "eval" / "phantom-test"
+    (folder,) = (run_folder / "eval").iterdir()
     metrics = json.loads((folder / "metrics.json").read_text())
     rows = {(row["subset"], row["condition"]): row for row in metrics["scores"]}
     predictions = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -68,19 +69,30 @@ def test_the_example_image_is_held_out(tmp_path):
 
 def test_a_finished_run_is_not_overwritten(run_folder):
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
-    output = door("train.py", "recipes/phantom.yaml", "--output_dir", run_folder, *SMALL, code=2)
+    output = door("train.py", "recipes/phantom.yaml", "--output_dir", run_folder, *FEW, code=2)
     assert "holds a finished run" in output
     assert before == {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
 
 
 def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
-    arguments = ["train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *SMALL]
+    arguments = [
+        "train.py",
+        "recipes/phantom.yaml",
+        "--output_dir",
+        tmp_path / "run",
+        "--data_dir",
+        tmp_path,
+        *FEW,
+    ]
     door(*arguments, "--num_train_epochs", "2")
-    for name in ("config.json", "model.safetensors"):  # as a run that was killed after its last checkpoint
-        (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / "recipe.yaml").unlink()  # as a run that was killed in its last save
+    newest = max((tmp_path / "run").glob("checkpoint-*"))
+    shutil.copytree(newest, newest.with_name("checkpoint-99"))
+    (newest.with_name("checkpoint-99") / "trainer_state.json").write_text("{")
     assert "holds an unfinished run" in door(*arguments, code=2)
-    door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    output = door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
+    assert f"going on from {newest}" in output and "checkpoint-99 is incomplete" in output
+    assert (tmp_path / "run" / "recipe.yaml").exists()
 
 
 @pytest.mark.parametrize(
@@ -89,13 +101,16 @@ def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
         (["train.py", "recipes/none.yaml"], "no recipe at recipes/none.yaml"),
         (["train.py", "recipes/phantom.yaml", "--learning_rat", "1"], "did you mean learning_rate?"),
         (["train.py", "recipes/phantom.yaml", "--model.resampler_dept", "1"], "did you mean resampler_depth?"),
+        (["train.py", "recipes/phantom.yaml", "--model.resampler_depth", "two"], "resampler_depth is 'two'"),
+        (["train.py", "recipes/phantom.yaml", "--model.image_token_id", "3"], "unknown setting of model"),
+        (["train.py", "recipes/phantom.yaml", "--data_dir", "README.md"], "cannot keep its images in README.md"),
         (["train.py", "recipes/phantom.yaml", "--text.n_layers", "1"], "did you mean n_layer?"),
         (["train.py", "recipes/phantom.yaml", "--data.test_image", "1"], "did you mean test_images?"),
         (["train.py", "recipes/phantom.yaml", "--dataset", "fantom"], "did you mean phantom?"),
         (["train.py", "recipes/vqa_rad.yaml", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
         (["train.py", "recipes/phantom.yaml", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
         (["train.py", "recipes/phantom.yaml", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
-        (["train.py", "recipes/phantom.yaml", "--vision", "no/such-model", *SMALL], "no/such-model"),
+        (["train.py", "recipes/phantom.yaml", "--vision", "no/such-model", *FEW], "no/such-model"),
         (["train.py", "recipes/phantom.yaml", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
         (["eval.py", "--model", "nowhere"], "nowhere"),
         (["eval.py", "--recipe", "recipes/phantom.yaml"], "model"),
@@ -144,7 +159,7 @@ def test_two_processes(tmp_path):
     """Both draw the data, train on their share of each batch, and answer their share of the validation questions."""
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "train.py", "recipes/phantom.yaml", "--use_cpu"]
-    arguments = ["--output_dir", tmp_path / "run", "--data_dir", tmp_path, *SMALL, "--num_train_epochs", "1"]
+    arguments = ["--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW, "--num_train_epochs", "1"]
     output = door(*launch, *arguments)
     assert "2 process(es) of 64 questions a step" in output
     state = next((tmp_path / "run").glob("checkpoint-*")) / "trainer_state.json"

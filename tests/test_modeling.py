@@ -189,6 +189,17 @@ def test_parts_come_from_local_folders(processor, images, tmp_path):
     assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
 
 
+def test_parts_of_another_precision(processor, images, tmp_path):
+    config = copy.deepcopy(TEXT["llama"])
+    config.vocab_size = 300
+    AutoModelForCausalLM.from_config(config).to(torch.bfloat16).save_pretrained(tmp_path)
+    model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        VISION["clip"], str(tmp_path), **processor.token_ids, **SMALL
+    )
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    model(**processor(images=images, text=QUESTIONS))
+
+
 def test_frozen_parts(make_model):
     model = make_model().train()
     learning = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}

@@ -4,20 +4,21 @@ A data set is a function `load(split, data_dir, **options) -> datasets.Dataset` 
 line in `REGISTRY`.
 """
 
-import inspect
 from collections.abc import Callable
+from hashlib import sha256
 from importlib import import_module
+from typing import get_type_hints
 
 from datasets import Dataset, Features, Image, List, Value
 
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, check_types
 
 SPLITS = ("train", "validation", "test")
 
 FEATURES = Features(
     {
         "id": Value("string"),  # of the row, unique within the data set
-        "image": Image(decode=False),  # {"path", "bytes"}; `processing.images.read_image` decodes it, DICOM included
+        "image": Image(decode=False),  # {"path", "bytes"}; `processing.images.read_image` decodes it
         "image_id": Value("string"),  # rows about the same image share it; intervals are clustered by it
         "question": Value("string"),
         "answer": Value("string"),
@@ -50,8 +51,15 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     check_keys([name], REGISTRY, "data set")
     check_keys([split], SPLITS, f"split of {name}")
     load: Callable[..., Dataset] = import_module(REGISTRY[name]).load
-    check_keys(options, set(inspect.signature(load).parameters) - {"split", "data_dir"}, f"option of {name}")
-    rows = load(split, data_dir, **options)
+    hints = get_type_hints(load)
+    check_keys(options, hints.keys() - {"split", "data_dir", "return"}, f"option of {name}")
+    rows = load(split, data_dir, **check_types(options, hints))
     if len(rows) == 0:
         raise InputError(f"the {split} split of {name} is empty; check its data_dir and options {options}")
     return rows
+
+
+def fingerprint(rows: Dataset) -> str:
+    """Hash of the rows' ids, images' names, questions and answers, wherever the files lie."""
+    columns = ("id", "image_id", "question", "answers")
+    return sha256(repr([rows[name][:] for name in columns]).encode()).hexdigest()[:16]

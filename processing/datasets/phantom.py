@@ -89,7 +89,10 @@ def require(option: str, value: int, low: int, high: int) -> None:
 
 def write_images(scenes: list[Scene], size: int, folder: Path) -> None:
     """Draw into a temporary sibling of `folder`, then rename it: `folder` is complete or does not exist."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"phantom cannot keep its images in {folder.parent}: {error.strerror}") from None
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.part-") as temporary:
         part = Path(temporary) / "images"
         part.mkdir()

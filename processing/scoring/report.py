@@ -98,15 +98,16 @@ def write_predictions(path: str | Path, rows: Iterable[dict], answers: Sequence[
         line |= {"prediction": answer.text, "confidence": answer.confidence}
         line["exact_match"] = exact_match.exact_match(answer.text, row["answers"])
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    _write_whole(path, "".join(lines))
+    write_whole(path, "".join(lines))
 
 
 def write_json(path: str | Path, obj: Any) -> None:
     """Write JSON so that the file is always whole, the old one or the new one; NaN and infinities become null."""
-    _write_whole(path, json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_whole(path, json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def _write_whole(path: str | Path, text: str) -> None:
+def write_whole(path: str | Path, text: str) -> None:
+    """Write a file so that it is always whole: the old one or the new one."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
