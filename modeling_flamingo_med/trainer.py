@@ -78,8 +78,8 @@ class FlamingoMedTrainer(Trainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
-        # A pickle of the arguments, which nobody should load; the recipe says the same.
-        Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
+        if self.args.should_save:  # a pickle of the arguments, which nobody should load; the recipe says the same
+            Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
 
     def evaluation_loop(
         self, dataloader: DataLoader, *args, metric_key_prefix: str = "eval", **kwargs
