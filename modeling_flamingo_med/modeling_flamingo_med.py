@@ -217,7 +217,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         latents = rearrange(self.resampler(patches), "(b n) l d -> b (n l) d", n=n)
         states = torch.stack([layer.attn.keys_values(latents) for layer in self.cross_attn], dim=1)
         if row_images is not None:
-            states = rearrange(states[row_images], "b n g two a l e -> b g two a (n l) e")
+            # Not states[row_images], whose gradient is summed on CPUs in whatever order the threads come.
+            states = states.index_select(0, row_images.flatten())
+            states = rearrange(states, "(b n) g two a l e -> b g two a (n l) e", n=row_images.shape[1])
         return states
 
     def forward(
