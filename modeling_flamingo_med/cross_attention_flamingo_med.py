@@ -1,28 +1,50 @@
 """FlamingoMedGatedCrossAttention, which lets a decoder layer see images, and which token sees which image."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from einops import rearrange, repeat
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .layers_flamingo_med import FlamingoMedAttention, FlamingoMedFeedForward, FlamingoMedGate
 
+# Keyword arguments on their way to the layers of a decoder whose class drops them, in this thread's (or task's) call.
+_CARRIED: ContextVar[dict[str, Any]] = ContextVar("carried", default={})  # noqa: B039 (never changed in place)
 
-def latest_image_mask(image_index: Tensor, num_images: int, num_latents: int) -> Tensor:
-    """Each token sees the latents of the latest image before it (Alayrac et al. 2022, section 3.1.3).
+
+@contextmanager
+def carried(keywords: dict[str, Any]) -> Iterator[None]:
+    """Within, the hooks with `carried=True` find these keyword arguments although the decoder drops them."""
+    token = _CARRIED.set(keywords)
+    try:
+        yield
+    finally:
+        _CARRIED.reset(token)
+
+
+def image_mask(image_index: Tensor, num_images: int, num_latents: int, latest_only: bool = True) -> Tensor:
+    """Which token sees which latents.
 
     Args:
         image_index: (b t) how many images stand before or at each token; 0 where none does.
+        num_images: n.
+        num_latents: l.
+        latest_only: each token sees the latest image before it (Alayrac et al. 2022, section 3.1.3); otherwise all
+            images before it.
 
     Returns:
         (b 1 t (n l)) True where the token sees the latent.
     """
     image_of_latent = repeat(torch.arange(num_images, device=image_index.device), "n -> (n l)", l=num_latents)
-    return rearrange(image_index, "b t -> b 1 t 1") == image_of_latent + 1
+    image_index = rearrange(image_index, "b t -> b 1 t 1")
+    return image_index == image_of_latent + 1 if latest_only else image_index > image_of_latent
 
 
-class FlamingoMedGatedCrossAttention(nn.Module):
+class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
     """Gated cross-attention and feed-forward, placed before a decoder layer (Alayrac et al. 2022, figure 4).
 
     x ← x + tanh(α₁) · attention(norm(x), image)
@@ -41,18 +63,27 @@ class FlamingoMedGatedCrossAttention(nn.Module):
         self.ff = FlamingoMedFeedForward(width, ff_mult)
         self.ff_gate = FlamingoMedGate(gate_init)
 
-    def forward(self, x: Tensor, image_states: Tensor | None, image_mask: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        image_states: Tensor | None = None,
+        image_mask: Tensor | None = None,
+        maps: list[Tensor] | None = None,
+    ) -> Tensor:
         """Hidden states (b t d) → (b t d).
 
         Args:
             image_states: (b 2 a (n l) e) keys and values of the images' latents; None where no image is given.
             image_mask: (b 1 t (n l)) True where the token sees the latent. A token that sees none takes nothing.
+            maps: where given, the attention weights (b a t (n l)) are appended, 0 for tokens that see no image.
         """
         if image_states is not None:
             sees_image = image_mask.any(-1)  # (b 1 t)
             # A softmax over nothing is not a number: such tokens look everywhere, and what they take is dropped.
-            attended = self.attn(self.norm(x), image_states, image_mask | ~sees_image.unsqueeze(-1))
+            attended = self.attn(self.norm(x), image_states, image_mask | ~sees_image.unsqueeze(-1), maps)
             x = x + self.attn_gate(attended) * rearrange(sees_image, "b 1 t -> b t 1")
+            if maps is not None:
+                maps[-1] = maps[-1] * sees_image.unsqueeze(-1)
         return x + self.ff_gate(self.ff(x))
 
 
@@ -65,19 +96,22 @@ class FlamingoMedCrossAttentionHook:
     Args:
         cross_attn: the gated cross-attention before this decoder layer, None where there is none.
         index: which of the gated layers it is.
+        carried: the decoder drops keyword arguments; they come by `carried`.
     """
 
-    def __init__(self, cross_attn: FlamingoMedGatedCrossAttention | None, index: int):
+    def __init__(self, cross_attn: FlamingoMedGatedCrossAttention | None, index: int, carried: bool):
         self.cross_attn = cross_attn
         self.index = index
+        self.carried = carried
 
     def __call__(self, decoder_layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Replace the hidden states (b t d), which come as the first argument or by name."""
-        kwargs = dict(kwargs)
+        kwargs = {**kwargs, **_CARRIED.get()} if self.carried else dict(kwargs)
         image_states = kwargs.pop("image_states", None)  # (b g 2 a (n l) e)
         image_mask = kwargs.pop("image_mask", None)
+        maps = kwargs.pop("cross_attention_maps", None)
         if self.cross_attn is None:
             return args, kwargs
         x = args[0] if args else kwargs.pop("hidden_states")
-        x = self.cross_attn(x, None if image_states is None else image_states[:, self.index], image_mask)
+        x = self.cross_attn(x, None if image_states is None else image_states[:, self.index], image_mask, maps)
         return (x, *args[1:]), kwargs

@@ -1,8 +1,8 @@
 """The two blocks that resampler and gated cross-attention are made of: multi-head attention and feed-forward.
 
-Letters of all shapes in this package: b batch, n image, c h w image channels, height and width, p patch, l latent,
-t token, d width, a attention head, e width of a head, g gated layer, q query, k key, m distinct
-image, v vocabulary.
+Letters of all shapes in this package: b batch, n image, f frame of an image (a study's views), c h w image channels,
+height and width, p patch, l latent, t token, d width, a attention head, e width of a head, g gated layer, q query,
+k key, m distinct image, v vocabulary, r row of the vocabulary, s candidate answer.
 """
 
 import torch
@@ -26,11 +26,25 @@ class FlamingoMedAttention(nn.Module):
         """Keys and values, stacked: (b k d) → (b 2 a k e)."""
         return rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
 
-    def forward(self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Scaled dot-product attention (b q d), (b 2 a k e) → (b q d); `mask` (b 1 q k) is True where q sees k."""
+    def forward(
+        self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> Tensor:
+        """Scaled dot-product attention (b q d), (b 2 a k e) → (b q d).
+
+        Args:
+            mask: (b 1 q k) True where q sees k.
+            maps: where given, the attention is computed step by step, and its weights (b a q k) are appended.
+        """
         queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
         keys, values = keys_values.unbind(1)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        if maps is None:
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        else:
+            scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
+            if mask is not None:
+                scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+            maps.append(scores.softmax(-1))
+            attended = maps[-1] @ values
         return self.to_out(rearrange(attended, "b a q e -> b q (a e)"))
 
 

@@ -1,32 +1,41 @@
 """FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
 
+import copy
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForCausalLM,
-    GenerationMixin,
-    PretrainedConfig,
-    PreTrainedModel,
-)
+from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 
+from .backbones_flamingo_med import (
+    DECODERS_THAT_DROP_KEYWORDS,
+    HUB_ARGUMENTS,
+    backbone_weights,
+    checkpoint_weights,
+    find_decoder_layers,
+    image_features,
+    load_language_model,
+    load_vision_encoder,
+    make_room,
+    reference,
+    stay_without_dropout,
+)
+from .classification_flamingo_med import FlamingoMedClassificationHead, classification_loss, question_end
 from .configuration_flamingo_med import FlamingoMedConfig
 from .cross_attention_flamingo_med import (
     FlamingoMedCrossAttentionHook,
     FlamingoMedGatedCrossAttention,
-    latest_image_mask,
+    carried,
+    image_mask,
 )
+from .embeddings_flamingo_med import FlamingoMedNewTokens
 from .layers_flamingo_med import FlamingoMedGate
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
-
-# Decoders whose layers pass keyword arguments on although their class does not say so.
-DECODERS_KNOWN_TO_WORK = {"biogpt"}
 
 
 @dataclass
@@ -34,19 +43,26 @@ class FlamingoMedOutput(ModelOutput):
     """What `FlamingoMedForConditionalGeneration` returns.
 
     Attributes:
-        loss: cross entropy of the labelled tokens.
+        loss: cross entropy of the labelled tokens, and the weighted loss of the classes, where labels are given.
         logits: (b t v), or, where labels are given, (b k v) at the k positions that predict a labelled token of any
             row (a pass over the vocabulary costs more than a decoder layer).
+        class_logits: (b num_labels), where the model has a head and sees the images themselves.
         past_key_values: the decoder's cache.
         hidden_states: the decoder's hidden states, one (b t d) a layer, where asked for.
         image_states: (b g 2 a (n l) e) keys and values of the images, to pass to the next call.
+        cross_attentions: g attention weights (b a t (n l)) of tokens over latents, where asked for.
+        resampler_attentions: attention weights (m a l (f p + l)) of latents over patches and latents, one of each
+            resampler layer, m all images one after the other, where asked for.
     """
 
     loss: Tensor | None = None
     logits: Tensor | None = None
+    class_logits: Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     image_states: Tensor | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
+    resampler_attentions: tuple[Tensor, ...] | None = None
 
 
 class FlamingoMedPreTrainedModel(PreTrainedModel):
@@ -58,6 +74,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
+    _can_compile_fullgraph = True
     _no_split_modules = ["FlamingoMedPerceiverLayer", "FlamingoMedGatedCrossAttention"]  # noqa: RUF012
 
     @torch.no_grad()
@@ -65,6 +82,54 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, FlamingoMedGate | FlamingoMedPerceiverResampler):
             module.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, *args, config: FlamingoMedConfig | None = None, **kwargs):
+        """As in `transformers`; what the configuration freezes is frozen in the loaded model too.
+
+        A checkpoint that was saved without its backbones gets their weights from where they came from.
+        """
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        config = config or FlamingoMedConfig.from_pretrained(name, **hub)
+        if config.backbones_saved:
+            loaded = super().from_pretrained(name, *args, config=config, **kwargs)
+        else:
+            weights = backbone_weights(config) | checkpoint_weights(name, **hub)
+            config = copy.deepcopy(config)
+            config.backbones_saved = True
+            loaded = super().from_pretrained(None, *args, config=config, state_dict=weights, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        if not model.name_or_path:
+            model.name_or_path = str(name)
+            model.generation_config = GenerationConfig.from_pretrained(name, **hub)
+        model.freeze()
+        return loaded
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args, save_backbones: bool = True, state_dict=None, **kwargs
+    ) -> None:
+        """As in `transformers`.
+
+        Args:
+            save_backbones: without, only what learns and what is ours is written, and where the pretrained parts came
+                from; `from_pretrained` then needs those too.
+
+        Raises:
+            ValueError: a part that would not be saved began with random weights.
+        """
+        if save_backbones:
+            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+            return
+        for part in ("vision", "text"):
+            if part not in self.config.backbones:
+                raise ValueError(f"the {part} part began with random weights; save it too: save_backbones=True")
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        ours = {name: weight for name, weight in state_dict.items() if name in self.changed_weights()}
+        self.config.backbones_saved = False
+        try:
+            super().save_pretrained(save_directory, *args, state_dict=ours, **kwargs)
+        finally:
+            self.config.backbones_saved = True
 
 
 class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, GenerationMixin):
@@ -88,7 +153,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         super().__init__(config)
         if config.image_token_id is None:
             raise ValueError("image_token_id is missing: pass FlamingoMedConfig(…, **processor.token_ids)")
-        self.vision_encoder = vision_encoder or AutoModel.from_config(config.vision_config)
+        select = config.vision_feature_select
+        self.vision_encoder = vision_encoder or load_vision_encoder(config.vision_config, select)
         self.resampler = FlamingoMedPerceiverResampler(
             width=config.vision_width,
             depth=config.resampler_depth,
@@ -97,8 +163,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             head_dim=config.resampler_head_dim,
             ff_mult=config.resampler_ff_mult,
             num_positions=config.resampler_num_positions,
+            max_frames=config.resampler_max_frames,
         )
-        self.language_model = language_model or AutoModelForCausalLM.from_config(config.text_config)
+        self.language_model = language_model or load_language_model(config.text_config)
         decoder_layers = find_decoder_layers(self.language_model)
         self.cross_attn = nn.ModuleList(
             FlamingoMedGatedCrossAttention(
@@ -111,10 +178,22 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             )
             for _ in decoder_layers[:: config.cross_attn_every_n_layers]
         )
+        self.drops_keywords = config.text_config.model_type in DECODERS_THAT_DROP_KEYWORDS
         for i, layer in enumerate(decoder_layers):
             index, skipped = divmod(i, config.cross_attn_every_n_layers)
-            hook = FlamingoMedCrossAttentionHook(None if skipped else self.cross_attn[index], index)
+            cross_attn = None if skipped else self.cross_attn[index]
+            hook = FlamingoMedCrossAttentionHook(cross_attn, index, self.drops_keywords)
             layer.register_forward_pre_hook(hook, with_kwargs=True)
+        inputs, outputs = self.get_input_embeddings(), self.get_output_embeddings()
+        if config.train_embeddings == "new":
+            self.new_tokens = FlamingoMedNewTokens(inputs, outputs, config.first_new_token_id)
+        if config.num_labels:
+            self.classifier = FlamingoMedClassificationHead(
+                width=outputs.weight.shape[1],
+                image_width=config.vision_width if config.use_image_embeddings else 0,
+                num_labels=config.num_labels,
+                dropout=config.classification_dropout,
+            )
         self.post_init()
         # Tied weights stand once in a checkpoint; `Trainer` would warn that the other name is missing.
         self._keys_to_ignore_on_save = set(self.all_tied_weights_keys)
@@ -139,20 +218,13 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if isinstance(text, PretrainedConfig):
             ids = {name: config[name] for name in ("eos_token_id", "pad_token_id")}
             text = type(text)(**{**text.to_dict(), "vocab_size": vocab_size, "bos_token_id": None, **ids})
-        vision_encoder = _load(AutoModel, vision, part="vision_config")
-        language_model = _load(AutoModelForCausalLM, text, part="text_config")
-        if vocab_size > language_model.get_input_embeddings().num_embeddings:
-            language_model.resize_token_embeddings(vocab_size)
-        config = FlamingoMedConfig(vision_encoder.config, language_model.config, **config)
+        vision_encoder = load_vision_encoder(vision, config.get("vision_feature_select", "full"))
+        language_model = load_language_model(text)
+        make_room(language_model, vocab_size)
+        parts = {"vision": (vision, vision_encoder), "text": (text, language_model)}
+        backbones = {part: reference(name, model) for part, (name, model) in parts.items() if isinstance(name, str)}
+        config = FlamingoMedConfig(vision_encoder.config, language_model.config, backbones=backbones, **config)
         return cls(config, vision_encoder, language_model)
-
-    @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As in `transformers`; what the configuration freezes is frozen in the loaded model too."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.freeze()
-        return loaded
 
     def freeze(self) -> None:
         """Stop the parts that the configuration freezes from learning."""
@@ -161,7 +233,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if self.config.freeze_text:
             self.language_model.requires_grad_(False)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
-                embeddings.requires_grad_(not self.config.freeze_embeddings)
+                embeddings.requires_grad_(self.config.train_embeddings == "all")
 
     def train(self, mode: bool = True) -> "FlamingoMedForConditionalGeneration":
         """As in `torch`; frozen parts stay in evaluation mode, so that they have no dropout."""
@@ -169,16 +241,28 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if self.config.freeze_vision:
             self.vision_encoder.eval()
         if self.config.freeze_text:
-            self.language_model.eval()
+            stay_without_dropout(self.language_model, mode)
         return self
 
+    def changed_weights(self) -> set[str]:
+        """Names of the weights that cannot be had from the backbones: ours, those that learn, and resized ones."""
+        resized = set()
+        if self.config.train_embeddings != "new":
+            embeddings = (self.get_input_embeddings(), self.get_output_embeddings())
+            resized = {id(p) for module in embeddings for p in module.parameters()}
+        return {
+            name
+            for name, p in self.named_parameters(remove_duplicate=False)
+            if p.requires_grad or id(p) in resized or name.split(".")[0] not in ("vision_encoder", "language_model")
+        }
+
     def parameter_summary(self) -> str:
-        """A table of how many parameters each part has, and how many of them learn."""
-        lines = [f"{'part':<16}{'parameters':>14}{'learning':>14}"]
+        """A table of how many parameters each part has, and how many of them learn or are frozen."""
+        lines = [f"{'part':<16}{'parameters':>16}{'learning':>16}{'frozen':>16}"]
         for name, part in [*self.named_children(), ("all", self)]:
             sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
             total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-            lines.append(f"{name:<16}{total:>14,}{learning:>14,}")
+            lines.append(f"{name:<16}{total:>16,}{learning:>16,}{total - learning:>16,}")
         return "\n".join(lines)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -197,24 +281,51 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         """Replace the decoder's output layer."""
         self.language_model.set_output_embeddings(value)
 
-    def encode_images(self, pixel_values: Tensor, row_images: Tensor | None = None) -> Tensor:
-        """Images → the keys and values that the decoder's gated layers attend to.
+    def encode_images(
+        self, pixel_values: Tensor, frame_mask: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> Tensor:
+        """Images → latents, the visual tokens.
 
         Args:
-            pixel_values: (b n c h w) the images of each row; rows with fewer than n are filled up with anything.
-            row_images: (b n) where rows share images: the number, in `pixel_values` (m 1 c h w), of each image of
-                each row. Every distinct image is then encoded once.
+            pixel_values: (b n c h w) the images of each row; rows with fewer than n are filled up with anything. Or
+                (b n f c h w): each image has f frames, such as the views of a study.
+            frame_mask: (b n f) False on frames that only fill up.
+            maps: where given, each resampler layer appends its attention weights.
+
+        Returns:
+            (b n l d)
+
+        Raises:
+            ValueError: pixels or mask of another shape.
+        """
+        if pixel_values.ndim == 5:
+            pixel_values = pixel_values.unsqueeze(2)
+        if pixel_values.ndim != 6:
+            shape = tuple(pixel_values.shape)
+            raise ValueError(f"pixel_values must be (b n c h w), or (b n f c h w) with frames, got {shape}")
+        b, n, f = pixel_values.shape[:3]
+        if frame_mask is not None:
+            if frame_mask.shape != (b, n, f):
+                raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
+            frame_mask = rearrange(frame_mask, "b n f -> (b n) f")
+        layer, select = self.config.vision_feature_layer, self.config.vision_feature_select
+        pixels = rearrange(pixel_values, "b n f c h w -> (b n f) c h w")
+        patches = image_features(self.vision_encoder, pixels, layer, select)
+        latents = self.resampler(rearrange(patches, "(m f) p d -> m f p d", f=f), frame_mask, maps)
+        return rearrange(latents, "(b n) l d -> b n l d", n=n)
+
+    def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
+        """Latents → the keys and values that the gated layers attend to.
+
+        Args:
+            image_latents: (b n l d)
+            row_images: (b n) where rows share images: the number, in `image_latents` (m 1 l d), of each image of each
+                row. Every distinct image is then encoded once.
 
         Returns:
             (b g 2 a (n l) e)
         """
-        if pixel_values.ndim != 5:
-            raise ValueError(f"pixel_values must be (b n c h w), got {tuple(pixel_values.shape)}")
-        n = pixel_values.shape[1]
-        patches = self.vision_encoder(rearrange(pixel_values, "b n c h w -> (b n) c h w")).last_hidden_state
-        if patches.ndim == 4:  # a convolutional encoder's map
-            patches = rearrange(patches, "b d h w -> b (h w) d")
-        latents = rearrange(self.resampler(patches), "(b n) l d -> b (n l) d", n=n)
+        latents = rearrange(image_latents, "b n l d -> b (n l) d")
         states = torch.stack([layer.attn.keys_values(latents) for layer in self.cross_attn], dim=1)
         if row_images is not None:
             # Not states[row_images], whose gradient is summed on CPUs in whatever order the threads come.
@@ -228,13 +339,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        image_latents: Tensor | None = None,
         row_images: Tensor | None = None,
         image_states: Tensor | None = None,
         image_index: Tensor | None = None,
         labels: Tensor | None = None,
+        class_labels: Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        output_cross_attentions: bool = False,
+        output_hidden_states: bool | None = None,
         **kwargs,
     ) -> FlamingoMedOutput:
         """One pass, as in figure 3 of the paper.
@@ -243,39 +359,59 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             input_ids: (b t) with one `<image>` token where each image stands.
             attention_mask: (b t) 0 on padding.
             position_ids: (b t)
-            pixel_values, row_images: the images, see `encode_images`.
-            image_states: (b g 2 a (n l) e) instead of `pixel_values`: images that are encoded already.
+            pixel_values, frame_mask: the images, see `encode_images`.
+            image_latents: (b n l d) instead of them, as `encode_images` returns them.
+            row_images: (b n) which rows share images, see `latents_to_states`.
+            image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
             image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default.
             labels: (b t) token ids that the loss is taken of, -100 elsewhere.
+            class_labels: (b) or (b num_labels), see `classification_loss`.
             past_key_values, use_cache: the decoder's cache.
-            logits_to_keep: only the last so many positions (0 for all), or these.
+            logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
+            output_cross_attentions: return the attention weights of gated layers and resampler.
+            output_hidden_states: return the decoder's hidden states.
             kwargs: passed to the decoder; `num_items_in_batch` to the loss.
+
+        Raises:
+            ValueError: shapes that do not fit, more `<image>` tokens than images, or class labels without a head.
         """
+        explicit = output_cross_attentions or self.config._attn_implementation == "eager"
+        resampler_maps, cross_maps = ([], []) if explicit else (None, None)
         if pixel_values is not None:
-            image_states = self.encode_images(pixel_values, row_images)
+            image_latents = self.encode_images(pixel_values, frame_mask, resampler_maps)
+        if image_latents is not None:
+            image_states = self.latents_to_states(image_latents, row_images)
         if image_index is None:
             image_index = (input_ids == self.config.image_token_id).cumsum(-1)
-        image_mask = None
+        mask = None
         if image_states is not None:
             num_latents = self.config.resampler_num_latents
-            image_mask = latest_image_mask(image_index, image_states.shape[-2] // num_latents, num_latents)
+            num_images = image_states.shape[-2] // num_latents
+            self._check_images(image_index, image_states, num_images)
+            mask = image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
 
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         if labels is not None:
             next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            logits_to_keep = (next_labels != -100).any(0).nonzero().squeeze(1)
-        outputs = self.language_model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            past_key_values=past_key_values,
-            use_cache=False if labels is not None else use_cache,
-            logits_to_keep=logits_to_keep,
-            image_states=image_states,
-            image_mask=image_mask,
-            **kwargs,
-        )
-        loss = None
+            # Which positions those are depends on the data, so a compiled graph takes all.
+            every = torch.compiler.is_compiling()
+            logits_to_keep = slice(None) if every else (next_labels != -100).any(0).nonzero().squeeze(1)
+        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        classifies = self.config.num_labels > 0 and image_latents is not None
+        images = {"image_states": image_states, "image_mask": mask, "cross_attention_maps": cross_maps}
+        with carried(images) if self.drops_keywords else nullcontext():
+            outputs = self.language_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                past_key_values=past_key_values,
+                use_cache=False if labels is not None else use_cache,
+                logits_to_keep=0 if isinstance(logits_to_keep, slice) else logits_to_keep,
+                output_hidden_states=output_hidden_states or classifies,
+                **({} if self.drops_keywords else images),
+                **kwargs,
+            )
+
+        loss = class_logits = None
         if labels is not None:
             loss = self.loss_function(
                 outputs.logits,
@@ -284,13 +420,53 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
                 vocab_size=outputs.logits.shape[-1],
                 num_items_in_batch=num_items_in_batch,
             )
+        if classifies:
+            place = question_end(input_ids, attention_mask, labels, self.config.eoq_token_id)
+            class_logits = self.classify(outputs.hidden_states[-1], place, image_latents, row_images, image_index)
+        if class_labels is not None:
+            class_loss = self._class_loss(class_logits, class_labels, labels, num_items_in_batch)
+            loss = class_loss if loss is None else loss + class_loss
         return FlamingoMedOutput(
             loss=loss,
             logits=outputs.logits,
+            class_logits=class_logits,
             past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
             image_states=image_states,
+            cross_attentions=tuple(cross_maps) if output_cross_attentions else None,
+            resampler_attentions=tuple(resampler_maps) if output_cross_attentions else None,
         )
+
+    def classify(
+        self, states: Tensor, place: Tensor, image_latents: Tensor, row_images: Tensor | None, image_index: Tensor
+    ) -> Tensor:
+        """The head on the last hidden states (b t d) at `place` (b) → (b num_labels)."""
+        rows = torch.arange(len(states), device=states.device)
+        image = None
+        if self.config.use_image_embeddings:
+            image = image_latents.mean(2)  # (b n d)
+            if row_images is not None:
+                image = image.squeeze(1).index_select(0, row_images.flatten()).unflatten(0, row_images.shape)
+            image = image[rows, (image_index[rows, place] - 1).clamp(min=0)]
+        return self.classifier(states[rows, place], image)
+
+    def _class_loss(
+        self, logits: Tensor | None, class_labels: Tensor, labels: Tensor | None, num_items_in_batch: Tensor | None
+    ) -> Tensor:
+        if logits is None:
+            raise ValueError("class_labels need a model with a head (num_labels) and the images' pixels or latents")
+        loss = classification_loss(logits, class_labels, self.config.classification_label_smoothing)
+        if labels is not None and num_items_in_batch is not None:
+            # This batch's share of the accumulated ones, so that their losses add up to one mean as the answers' do.
+            loss = loss * (labels != -100).sum() / num_items_in_batch
+        return self.config.classification_loss_weight * loss
+
+    def _check_images(self, image_index: Tensor, image_states: Tensor, num_images: int) -> None:
+        """A token that waits for an image that is not there would see none, in silence."""
+        if len(image_states) != len(image_index):
+            raise ValueError(f"images of {len(image_states)} rows for input_ids {tuple(image_index.shape)}")
+        if not torch.compiler.is_compiling() and image_index.max() > num_images:
+            raise ValueError(f"{image_index.max()} <image> tokens in a row, but {num_images} images")
 
     @torch.no_grad()
     def generate(
@@ -298,6 +474,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         inputs: Tensor | None = None,
         *,
         pixel_values: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        image_latents: Tensor | None = None,
         row_images: Tensor | None = None,
         image_states: Tensor | None = None,
         **kwargs,
@@ -307,7 +485,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         Prompts of different lengths are padded on the left.
         """
         if pixel_values is not None:
-            image_states = self.encode_images(pixel_values, row_images)
+            image_latents = self.encode_images(pixel_values, frame_mask)
+        if image_latents is not None:
+            image_states = self.latents_to_states(image_latents, row_images)
         return super().generate(inputs, image_states=image_states, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs) -> dict:
@@ -317,27 +497,46 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         model_inputs["image_index"] = image_index[:, -model_inputs["input_ids"].shape[1] :]
         return model_inputs
 
+    @torch.no_grad()
+    def score_answers(self, candidates: Tensor, input_ids: Tensor, attention_mask: Tensor, **images: Tensor) -> Tensor:
+        """How likely each candidate answer is; the prompt is computed once, however many there are.
 
-def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
-    """The list of layers of a causal LM, whatever its class calls it.
+        Args:
+            candidates: (s t) the same for all rows, or (b s t): token ids with `<EOC>` at the end, -100 on padding, as
+                `FlamingoMedProcessor.tokenize_answers` returns them.
+            input_ids, attention_mask: (b t) prompts, padded on the left.
+            images: pixel_values or what else `forward` takes in its place.
 
-    Raises:
-        ValueError: a decoder that drops the keyword arguments that carry the image, or one without such a list.
-    """
-    config = language_model.config.get_text_config(decoder=True)
-    kind = type(language_model).__name__
-    if not language_model._supports_attention_backend and config.model_type not in DECODERS_KNOWN_TO_WORK:
-        raise ValueError(f"{kind} does not hand keyword arguments to its layers, so it would never see the image")
-    for module in language_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
-            return module
-    raise ValueError(f"{kind} has no list of {config.num_hidden_layers} decoder layers to put cross-attention before")
+        Returns:
+            (b s) log-likelihood of each candidate, the sum over its tokens.
 
+        Raises:
+            ValueError: candidates for another number of rows.
+        """
+        b = len(input_ids)
+        if candidates.ndim == 2:
+            candidates = repeat(candidates, "s t -> b s t", b=b)
+        if candidates.ndim != 3 or len(candidates) != b:
+            raise ValueError(f"candidates must be (s t) or ({b} s t), got {tuple(candidates.shape)}")
+        s = candidates.shape[1]
+        position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        prompt = self(input_ids, attention_mask, position_ids, use_cache=True, logits_to_keep=1, **images)
 
-def _load(auto_class: type, source: str | PretrainedConfig, part: str) -> PreTrainedModel:
-    """Pretrained weights of a Hub id or folder, of its `part` where it is a model of several; or random ones."""
-    if isinstance(source, PretrainedConfig):
-        return auto_class.from_config(source)
-    config = AutoConfig.from_pretrained(source)
-    # In one precision, whatever each was stored in; `from_pretrained(dtype=…)` and autocast choose another for all.
-    return auto_class.from_pretrained(source, config=getattr(config, part, config), dtype=torch.float32)
+        candidates = rearrange(candidates, "b s t -> (b s) t")
+        known = candidates != -100
+        ids = candidates.masked_fill(~known, 0)
+        past = prompt.past_key_values
+        past.batch_repeat_interleave(s)
+        num_images = (input_ids == self.config.image_token_id).sum(-1)
+        answers = self(
+            ids,
+            torch.cat([attention_mask.repeat_interleave(s, 0), known.to(attention_mask.dtype)], dim=1),
+            position_ids[:, -1:].repeat_interleave(s, 0) + torch.arange(1, 1 + ids.shape[1], device=ids.device),
+            image_states=prompt.image_states.repeat_interleave(s, 0),
+            image_index=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
+            past_key_values=past,
+            use_cache=True,
+        )
+        logits = torch.cat([prompt.logits.repeat_interleave(s, 0), answers.logits[:, :-1]], dim=1)
+        log_probs = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+        return rearrange((log_probs * known).sum(-1), "(b s) -> b s", s=s)

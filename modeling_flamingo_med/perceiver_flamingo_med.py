@@ -1,14 +1,15 @@
 """FlamingoMedPerceiverResampler: any number of patch features of an image in, a fixed number of latents out."""
 
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .layers_flamingo_med import FlamingoMedAttention, FlamingoMedFeedForward
 
 
-class FlamingoMedPerceiverLayer(nn.Module):
+class FlamingoMedPerceiverLayer(GradientCheckpointingLayer):
     """One layer: latents attend to the patches and to themselves, then a feed-forward; both with a residual."""
 
     def __init__(self, *, width: int, num_heads: int, head_dim: int, ff_mult: int):
@@ -18,11 +19,13 @@ class FlamingoMedPerceiverLayer(nn.Module):
         self.attn = FlamingoMedAttention(width, width, num_heads, head_dim)
         self.ff = FlamingoMedFeedForward(width, ff_mult)
 
-    def forward(self, latents: Tensor, patches: Tensor) -> Tensor:
-        """(b l d), (b p d) → (b l d)."""
+    def forward(
+        self, latents: Tensor, patches: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
+    ) -> Tensor:
+        """(b l d), (b p d), mask (b 1 1 (p l)) → (b l d)."""
         queries = self.latent_norm(latents)
         media = torch.cat([self.patch_norm(patches), queries], dim=1)
-        latents = latents + self.attn(queries, self.attn.keys_values(media))
+        latents = latents + self.attn(queries, self.attn.keys_values(media), mask, maps)
         return latents + self.ff(latents)
 
 
@@ -30,11 +33,18 @@ class FlamingoMedPerceiverResampler(nn.Module):
     """Perceiver resampler (Alayrac et al. 2022, section 3.1.1 and figure 5).
 
     Args:
+        width: of the patch features and of the latents.
+        depth: number of layers.
+        num_latents: number of latents.
+        num_heads, head_dim: attention heads and the width of one.
+        ff_mult: feed-forward width over `width`.
         num_positions: number of patches of an image, to learn an embedding of each one's place; 0 where the encoder's
             features tell their place already, as those of a vision transformer do.
+        max_frames: the most frames that an image can have, such as the views of a study; with more than one, each has
+            a learned time embedding.
 
     >>> resampler = FlamingoMedPerceiverResampler(width=32, depth=2, num_latents=8, num_heads=4, head_dim=8, ff_mult=4)
-    >>> resampler(torch.randn(3, 50, 32)).shape
+    >>> resampler(torch.randn(3, 1, 50, 32)).shape
     torch.Size([3, 8, 32])
     """
 
@@ -48,10 +58,13 @@ class FlamingoMedPerceiverResampler(nn.Module):
         head_dim: int,
         ff_mult: int,
         num_positions: int = 0,
+        max_frames: int = 1,
     ):
         super().__init__()
+        self.max_frames = max_frames
         self.latents = nn.Parameter(torch.empty(num_latents, width))
         self.positions = nn.Parameter(torch.empty(num_positions, width)) if num_positions else None
+        self.times = nn.Parameter(torch.empty(max_frames, 1, width)) if max_frames > 1 else None
         self.layers = nn.ModuleList(
             FlamingoMedPerceiverLayer(width=width, num_heads=num_heads, head_dim=head_dim, ff_mult=ff_mult)
             for _ in range(depth)
@@ -60,16 +73,38 @@ class FlamingoMedPerceiverResampler(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Latents and positions of unit variance."""
-        init.normal_(self.latents)
-        if self.positions is not None:
-            init.normal_(self.positions)
+        """Latents, positions and times of unit variance."""
+        for embedding in (self.latents, self.positions, self.times):
+            if embedding is not None:
+                init.normal_(embedding)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """Features of the image encoder (b p d) → latents (b l d)."""
+    def forward(self, patches: Tensor, frame_mask: Tensor | None = None, maps: list[Tensor] | None = None) -> Tensor:
+        """Features of the image encoder (b f p d) → latents (b l d).
+
+        Args:
+            frame_mask: (b f) False on frames that only fill up; None where there are none.
+            maps: where given, each layer appends its attention weights (b a l (f p + l)).
+
+        Raises:
+            ValueError: more frames than `max_frames`, or another number of patches than `num_positions`.
+        """
+        b, f, p, _ = patches.shape
+        if f > self.max_frames:
+            raise ValueError(f"resampler_max_frames is {self.max_frames}, got {f} frames: {tuple(patches.shape)}")
         if self.positions is not None:
+            if p != len(self.positions):
+                raise ValueError(f"resampler_num_positions is {len(self.positions)}, got {p}: {tuple(patches.shape)}")
             patches = patches + self.positions
-        latents = repeat(self.latents, "l d -> b l d", b=len(patches))
+        if self.times is not None:
+            patches = patches + self.times[:f]
+        mask = None
+        if frame_mask is not None:
+            sees_latents = frame_mask.new_ones(b, len(self.latents))
+            mask = torch.cat([repeat(frame_mask, "b f -> b (f p)", p=p), sees_latents], dim=1)
+            mask = rearrange(mask, "b k -> b 1 1 k")
+
+        patches = rearrange(patches, "b f p d -> b (f p) d")
+        latents = repeat(self.latents, "l d -> b l d", b=b)
         for layer in self.layers:
-            latents = layer(latents, patches)
+            latents = layer(latents, patches, mask, maps)
         return self.norm(latents)

@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
+OneImage = Image | tuple[Image, ...]  # a tuple: the views of one study
 IMAGE, END_OF_QUESTION, END_OF_CHUNK, PAD = "<image>", "<EOQ>", "<EOC>", "[PAD]"
 
 # A user's message is a question (or, without text, a request for a report), an assistant's the answer to it.
@@ -94,17 +95,27 @@ class FlamingoMedProcessor(ProcessorMixin):
             "vocab_size": len(self.tokenizer),
         }
 
-    def render(self, question: str, num_images: int = 1) -> str:
+    def render(self, question: str, num_images: int = 1, examples: Sequence[tuple[str, str]] = ()) -> str:
         """The prompt for a question: `<image> Question: … <EOQ> Answer:`; an empty question asks for a report.
 
+        Args:
+            question: the question.
+            num_images: how many images stand before it.
+            examples: questions with their answers, each about one image, that come before it (few-shot).
+
         Raises:
-            ValueError: the question holds a special token, which would be read as more than text.
+            ValueError: a text holds a special token, which would be read as more than text.
         """
-        self._refuse_special_tokens(question, "question")
+        messages = []
+        for text, answer in examples:
+            messages += [self._user(text, 1), {"role": "assistant", "content": self._plain(answer, "answer")}]
+        return self.apply_chat_template([*messages, self._user(question, num_images)])
+
+    def _user(self, question: str, num_images: int) -> dict:
         content = [{"type": "image"}] * num_images
         if question:
-            content.append({"type": "text", "text": question})
-        return self.apply_chat_template([{"role": "user", "content": content}])
+            content.append({"type": "text", "text": self._plain(question, "question")})
+        return {"role": "user", "content": content}
 
     def tokenize(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> BatchFeature:
         """Prompts, and in training their answers, to padded token ids.
@@ -124,10 +135,7 @@ class FlamingoMedProcessor(ProcessorMixin):
         rows = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
-            for answer in answers:
-                self._refuse_special_tokens(answer, "answer")
-            texts = [f" {answer} {END_OF_CHUNK}" for answer in answers]
-            answer_ids = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            answer_ids = [self._answer_ids(answer) for answer in answers]
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(rows, answer_ids, strict=True))
         if longest > self.tokenizer.model_max_length:
             raise ValueError(
@@ -145,27 +153,45 @@ class FlamingoMedProcessor(ProcessorMixin):
             batch["labels"] = _pad(labels, -100, right)
         return BatchFeature(batch)
 
+    def tokenize_answers(self, answers: Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
+        """Candidate answers for `FlamingoMedForConditionalGeneration.score_answers`.
+
+        Args:
+            answers: s answers for all questions, or as many for each of b.
+
+        Returns:
+            (s t) or (b s t) token ids up to `<EOC>`, -100 on padding.
+        """
+        if isinstance(answers[0], str):
+            return _pad([self._answer_ids(answer) for answer in answers], -100, right=True)
+        flat = self.tokenize_answers([answer for row in answers for answer in row])
+        return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
+
     def __call__(
         self,
-        images: Image | Sequence[Image] | Sequence[Sequence[Image]] | None = None,
+        images: OneImage | Sequence[OneImage] | Sequence[Sequence[OneImage]] | None = None,
         text: str | Sequence[str] | None = None,
         answers: str | Sequence[str] | None = None,
+        examples: Sequence[tuple[OneImage, str, str]] = (),
         return_tensors: str = "pt",
         **kwargs,
     ) -> BatchFeature:
         """Everything the model needs for b questions.
 
         Args:
-            images: for one question its image or images; for b questions b images, or b lists of images.
+            images: for one question its image or list of images; for b questions b images, or b lists of images. A
+                tuple of images is one study, whose views the model takes as frames of one image.
             text: one question or b, as a person would ask them. A text that holds `<image>` is a prompt, written as
                 `render` writes it, and stays as it is.
             answers: the answers, in training.
+            examples: image, question and answer, to be shown before each question (few-shot).
             return_tensors: "pt".
             kwargs: for the image processor.
 
         Returns:
-            pixel_values (b n c h w), n the largest number of images of a row; and `tokenize`'s input_ids,
-            attention_mask and labels.
+            pixel_values (b n c h w), n the largest number of images of a row, or with studies (b n f c h w) and
+            frame_mask (b n f), False where a study has fewer than f; and `tokenize`'s input_ids, attention_mask and
+            labels.
 
         Raises:
             ValueError: no image, or another number of images than of `<image>` tokens.
@@ -175,42 +201,60 @@ class FlamingoMedProcessor(ProcessorMixin):
         # Pipelines and chat templates also pass modalities that are not there, and padding, which is always done.
         kwargs = {name: value for name, value in kwargs.items() if value is not None and name != "padding"}
         texts = [text] if isinstance(text, str) else list(text or [""])
-        rows = self._images_of_rows(images, len(texts))
+        shown = [image for image, _, _ in examples]
+        said = [(question, answer) for _, question, answer in examples]
+        rows = _images_of_rows(images, len(texts))
         prompts = [
-            text if IMAGE in text else self.render(text, len(row)) for text, row in zip(texts, rows, strict=True)
+            text if IMAGE in text else self.render(text, len(row), said) for text, row in zip(texts, rows, strict=True)
         ]
+        rows = [[*shown, *row] for row in rows]
         for prompt, row in zip(prompts, rows, strict=True):
             if len(row) != prompt.count(IMAGE) or not row:
                 raise ValueError(f"{len(row)} images for {prompt.count(IMAGE)} {IMAGE} tokens; give one for each")
-
-        pixels = self.image_processor([image for row in rows for image in row], return_tensors="pt", **kwargs)
-        pixel_values = _regroup(pixels["pixel_values"], [len(row) for row in rows])
         answers = [answers] if isinstance(answers, str) else answers
-        return BatchFeature({"pixel_values": pixel_values, **self.tokenize(prompts, answers)})
+        return BatchFeature({**self._pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of what `__call__` returns."""
         return ["pixel_values", "input_ids", "attention_mask"]
 
-    def _images_of_rows(self, images, num_rows: int) -> list[list[Image]]:
-        """Images of each row, from any of the forms that `__call__` takes."""
-        if images is None:
-            raise ValueError("a question needs an image; pass images=…")
-        images = self.image_processor.fetch_images(images)
-        if not isinstance(images, list | tuple):
-            images = [images]
-        nested = any(isinstance(row, list | tuple) for row in images)
-        if not nested:
-            images = [images] if num_rows == 1 else [[image] for image in images]
-        if len(images) != num_rows:
-            raise ValueError(f"images for {len(images)} rows, but {num_rows} questions")
-        return [list(row) for row in images]
+    def _pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
+        """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f)."""
+        studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
+        counts, frames = [len(row) for row in rows], [len(study) for study in studies]
+        flat = self.image_processor.fetch_images([image for study in studies for image in study])
+        pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
+        pixel_values = _regroup(_regroup(pixels, frames), counts)
+        if max(frames) == 1:
+            return {"pixel_values": pixel_values.squeeze(2)}
+        is_frame = _regroup(torch.ones(len(pixels), dtype=torch.bool), frames)
+        return {"pixel_values": pixel_values, "frame_mask": _regroup(is_frame, counts)}
 
-    def _refuse_special_tokens(self, text: str, what: str) -> None:
+    def _answer_ids(self, answer: str) -> list[int]:
+        """Tokens of an answer as it follows a prompt, `<EOC>` included."""
+        text = f" {self._plain(answer, 'answer')} {END_OF_CHUNK}"
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def _plain(self, text: str, what: str) -> str:
+        """The text, which must not hold special tokens."""
         for token in self.tokenizer.all_special_tokens:
             if token in text:  # the text itself may be a report, which does not belong in a log
                 raise ValueError(f"the {what} holds the special token {token!r}; remove it")
+        return text
+
+
+def _images_of_rows(images, num_rows: int) -> list[list[OneImage]]:
+    """Images of each row, from any of the forms that a processor takes."""
+    if images is None:
+        raise ValueError("a question needs an image; pass images=…")
+    if not isinstance(images, list):
+        images = [images]
+    if not any(isinstance(row, list) for row in images):
+        images = [images] if num_rows == 1 else [[image] for image in images]
+    if len(images) != num_rows:
+        raise ValueError(f"images for {len(images)} rows, but {num_rows} questions")
+    return images
 
 
 def _pad(rows: list[list[int]], value: int, right: bool) -> Tensor:
@@ -220,7 +264,6 @@ def _pad(rows: list[list[int]], value: int, right: bool) -> Tensor:
     return torch.tensor([row + pad if right else pad + row for row, pad in zip(rows, fill, strict=True)])
 
 
-def _regroup(pixels: Tensor, counts: list[int]) -> Tensor:
-    """All images (m c h w) to those of each row (b n c h w), zeros where a row has fewer than n."""
-    rows = pixels.split(counts)
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def _regroup(flat: Tensor, counts: list[int]) -> Tensor:
+    """(m …) → (len(counts) max(counts) …): runs of `counts` stand in a row each, filled up with zeros."""
+    return torch.nn.utils.rnn.pad_sequence(flat.split(counts), batch_first=True)

@@ -1,0 +1,160 @@
+"""The two pretrained parts: how an image encoder and a decoder are built, loaded, and asked for what we need."""
+
+import inspect
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.clip import CLIPVisionModelWithProjection
+
+from .configuration_flamingo_med import FlamingoMedConfig
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+# Decoders whose layers get keyword arguments although their class does not say so.
+DECODERS_KNOWN_TO_WORK = {"biogpt"}
+# Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless.
+DECODERS_THAT_DROP_KEYWORDS = {"mpt"}
+
+
+def load_vision_encoder(source: str | PretrainedConfig, select: str, revision: str | None = None) -> PreTrainedModel:
+    """An image encoder.
+
+    Args:
+        source: Hub id or local folder (of CLIP and its like, the vision tower is taken), or a configuration for one
+            with random weights.
+        select: see `FlamingoMedConfig.vision_feature_select`; "pooled" needs CLIP's projection too.
+        revision: of the Hub id.
+    """
+    config = _config_of(source, "vision_config", revision)
+    projects = select == "pooled" and config.model_type == "clip_vision_model"
+    return _load(CLIPVisionModelWithProjection if projects else AutoModel, source, config, revision)
+
+
+def load_language_model(source: str | PretrainedConfig, revision: str | None = None) -> PreTrainedModel:
+    """A causal LM from a Hub id or local folder, or one with random weights from a configuration."""
+    return _load(AutoModelForCausalLM, source, _config_of(source, "text_config", revision), revision)
+
+
+def _config_of(source: str | PretrainedConfig, part: str, revision: str | None) -> PretrainedConfig:
+    if isinstance(source, PretrainedConfig):
+        return source
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    return getattr(config, part, config)
+
+
+def _load(
+    kind: type, source: str | PretrainedConfig, config: PretrainedConfig, revision: str | None
+) -> PreTrainedModel:
+    if isinstance(source, PretrainedConfig):
+        return kind._from_config(config) if issubclass(kind, PreTrainedModel) else kind.from_config(config)
+    # In one precision, whatever each was stored in; `from_pretrained(dtype=…)` and autocast choose another for all.
+    return kind.from_pretrained(source, config=config, dtype=torch.float32, revision=revision)
+
+
+def make_room(language_model: PreTrainedModel, vocab_size: int) -> None:
+    """Rows for all tokens; those of new ones are drawn around the mean of the others."""
+    if vocab_size > language_model.get_input_embeddings().num_embeddings:
+        language_model.resize_token_embeddings(vocab_size)
+
+
+def reference(source: str, model: PreTrainedModel) -> dict[str, str | None]:
+    """Where pretrained weights came from: a Hub id with its revision, or a folder."""
+    name = str(Path(source).resolve()) if Path(source).is_dir() else source
+    return {"name": name, "revision": getattr(model.config, "_commit_hash", None)}
+
+
+def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
+    """The weights of image encoder and decoder as they came, by their names in our model.
+
+    Raises:
+        OSError: they are no longer where they came from.
+    """
+    vision_encoder = load_vision_encoder(
+        config.backbones["vision"]["name"], config.vision_feature_select, config.backbones["vision"]["revision"]
+    )
+    language_model = load_language_model(config.backbones["text"]["name"], config.backbones["text"]["revision"])
+    make_room(language_model, config.text_config.vocab_size)
+    parts = {"vision_encoder": vision_encoder, "language_model": language_model}
+    return {f"{part}.{name}": weight for part, model in parts.items() for name, weight in model.state_dict().items()}
+
+
+def checkpoint_weights(name: str, subfolder: str = "", **hub) -> dict[str, Tensor]:
+    """All weights in the safetensors files of a Hub id or local folder."""
+    folder = name if Path(name).is_dir() else snapshot_download(name, allow_patterns="*.safetensors", **hub)
+    files = sorted(Path(folder, subfolder).glob("*.safetensors"))
+    if not files:
+        raise OSError(f"{name} holds no safetensors file")
+    return {key: weight for file in files for key, weight in load_file(file).items()}
+
+
+def image_features(encoder: PreTrainedModel, pixels: Tensor, layer: int, select: str) -> Tensor:
+    """What the image encoder makes of images (b c h w): features (b p d).
+
+    Args:
+        layer, select: see `FlamingoMedConfig.vision_feature_layer` and `vision_feature_select`.
+
+    Raises:
+        ValueError: the encoder cannot take images of that size, or has no such layer, or nothing pooled.
+    """
+    height, width = pixels.shape[-2:]
+    options = {}
+    if "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters:
+        # Encoders without the option interpolate by themselves where they can.
+        options["interpolate_pos_encoding"] = not encoder.config.image_size == height == width
+    outputs = encoder(pixels, output_hidden_states=layer != -1, **options)
+
+    if select == "pooled":
+        pooled = outputs.get("image_embeds", outputs.get("pooler_output"))
+        if pooled is None:
+            raise ValueError(f"{type(encoder).__name__} has no pooled vector; use vision_feature_select='full'")
+        return rearrange(pooled.flatten(1), "b d -> b 1 d")
+    if layer == -1:
+        features = outputs.last_hidden_state
+    else:
+        depth = len(outputs.hidden_states)
+        if not -depth <= layer < depth:
+            raise ValueError(f"vision_feature_layer {layer} is not among the encoder's {depth} hidden states")
+        features = outputs.hidden_states[layer]
+    if features.ndim == 4:  # a convolutional encoder's map
+        return rearrange(features, "b d h w -> b (h w) d")
+    if select == "patch":
+        patch = encoder.config.patch_size
+        features = features[:, -(height // patch) * (width // patch) :]  # class and register tokens come first
+    return features
+
+
+def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
+    """The list of layers of a causal LM, whatever its class calls it.
+
+    Raises:
+        ValueError: a decoder that drops the keyword arguments that carry the image, or one without such a list.
+    """
+    config = language_model.config.get_text_config(decoder=True)
+    kind = type(language_model).__name__
+    known = config.model_type in DECODERS_KNOWN_TO_WORK | DECODERS_THAT_DROP_KEYWORDS
+    if not known and not language_model._supports_attention_backend:
+        raise ValueError(f"{kind} does not hand keyword arguments to its layers, so it would never see the image")
+    for module in language_model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
+            return module
+    raise ValueError(f"{kind} has no list of {config.num_hidden_layers} decoder layers to put cross-attention before")
+
+
+def stay_without_dropout(language_model: PreTrainedModel, mode: bool) -> None:
+    """Put a frozen decoder in evaluation mode, but for what `mode`, training, is needed for.
+
+    Its layers say that they train, since gradient checkpointing asks them; and adapters (PEFT) in it do train.
+    """
+    language_model.eval()
+    for layer in find_decoder_layers(language_model):
+        layer.training = mode
+        for name, value in vars(layer).items():
+            if name.endswith("dropout") and isinstance(value, float):  # OPT and BioGPT drop out in the layer itself
+                setattr(layer, name, 0.0)
+    for module in language_model.modules():
+        if type(module).__module__.startswith("peft."):
+            module.train(mode)

@@ -1,0 +1,39 @@
+"""FlamingoMedNewTokens: rows of the vocabulary that learn while all others stay as they are."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class FlamingoMedNewTokens(nn.Module):
+    """The last rows of a decoder's vocabulary, apart from it, so that they alone have gradients and optimizer state.
+
+    Its hooks put them in the place of the decoder's own rows, which stay untouched.
+
+    Args:
+        inputs: the decoder's token embeddings.
+        outputs: its output layer.
+        start: id of the first such token.
+    """
+
+    def __init__(self, inputs: nn.Embedding, outputs: nn.Linear, start: int):
+        super().__init__()
+        self.start = start
+        self.rows = nn.Parameter(inputs.weight[start:].detach().clone())  # (r d)
+        tied = outputs.weight is inputs.weight
+        self.output_rows = None if tied else nn.Parameter(outputs.weight[start:].detach().clone())
+        inputs.register_forward_hook(self.embed)
+        outputs.register_forward_hook(self.unembed)
+
+    def embed(self, inputs: nn.Embedding, args: tuple[Tensor], embedded: Tensor) -> Tensor:
+        """Forward hook of the token embeddings: (b t) ids, (b t d) → (b t d)."""
+        ids = args[0]
+        new = F.embedding((ids - self.start).clamp(min=0), self.rows)
+        new = new * getattr(inputs, "embed_scale", 1.0)  # Gemma and BioGPT scale what they embed
+        return torch.where((ids >= self.start).unsqueeze(-1), new, embedded)
+
+    def unembed(self, outputs: nn.Linear, args: tuple[Tensor], logits: Tensor) -> Tensor:
+        """Forward hook of the output layer: hidden states (b t d), (b t v) → (b t v)."""
+        rows = self.rows if self.output_rows is None else self.output_rows
+        bias = None if outputs.bias is None else outputs.bias[self.start :]
+        return torch.cat([logits[..., : self.start], F.linear(args[0], rows, bias)], dim=-1)
