@@ -16,7 +16,8 @@ from .configuration_flamingo_med import FlamingoMedConfig
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 # Decoders whose layers get keyword arguments although their class does not say so.
 DECODERS_KNOWN_TO_WORK = {"biogpt"}
-# Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless.
+# Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless. Not to layers
+# that gradient checkpointing computes again: before transformers 5.23 those run hooks again, and fail.
 DECODERS_THAT_DROP_KEYWORDS = {"mpt"}
 
 
@@ -73,10 +74,13 @@ def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
     Raises:
         OSError: they are no longer where they came from.
     """
-    vision_encoder = load_vision_encoder(
-        config.backbones["vision"]["name"], config.vision_feature_select, config.backbones["vision"]["revision"]
-    )
-    language_model = load_language_model(config.backbones["text"]["name"], config.backbones["text"]["revision"])
+    vision, text = config.backbones["vision"], config.backbones["text"]
+    try:
+        vision_encoder = load_vision_encoder(vision["name"], config.vision_feature_select, vision["revision"])
+        language_model = load_language_model(text["name"], text["revision"])
+    except (OSError, ValueError) as error:
+        names = f"{vision['name']} and {text['name']}"
+        raise OSError(f"the checkpoint was saved without its backbones and needs {names}: {error}") from error
     make_room(language_model, config.text_config.vocab_size)
     parts = {"vision_encoder": vision_encoder, "language_model": language_model}
     return {f"{part}.{name}": weight for part, model in parts.items() for name, weight in model.state_dict().items()}

@@ -14,13 +14,13 @@ class FlamingoMedNewTokens(nn.Module):
         inputs: the decoder's token embeddings.
         outputs: its output layer.
         start: id of the first such token.
+        tied: both share their weights.
     """
 
-    def __init__(self, inputs: nn.Embedding, outputs: nn.Linear, start: int):
+    def __init__(self, inputs: nn.Embedding, outputs: nn.Linear, start: int, tied: bool):
         super().__init__()
         self.start = start
         self.rows = nn.Parameter(inputs.weight[start:].detach().clone())  # (r d)
-        tied = outputs.weight is inputs.weight
         self.output_rows = None if tied else nn.Parameter(outputs.weight[start:].detach().clone())
         inputs.register_forward_hook(self.embed)
         outputs.register_forward_hook(self.unembed)

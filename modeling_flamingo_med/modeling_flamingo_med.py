@@ -99,9 +99,8 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
             config.backbones_saved = True
             loaded = super().from_pretrained(None, *args, config=config, state_dict=weights, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
-        if not model.name_or_path:
-            model.name_or_path = str(name)
-            model.generation_config = GenerationConfig.from_pretrained(name, **hub)
+        model.name_or_path = str(name)
+        model.generation_config = GenerationConfig.from_pretrained(name, **hub)
         model.freeze()
         return loaded
 
@@ -186,7 +185,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             layer.register_forward_pre_hook(hook, with_kwargs=True)
         inputs, outputs = self.get_input_embeddings(), self.get_output_embeddings()
         if config.train_embeddings == "new":
-            self.new_tokens = FlamingoMedNewTokens(inputs, outputs, config.first_new_token_id)
+            tied = config.text_config.tie_word_embeddings
+            self.new_tokens = FlamingoMedNewTokens(inputs, outputs, config.first_new_token_id, tied)
         if config.num_labels:
             self.classifier = FlamingoMedClassificationHead(
                 width=outputs.weight.shape[1],
@@ -358,7 +358,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         Args:
             input_ids: (b t) with one `<image>` token where each image stands.
             attention_mask: (b t) 0 on padding.
-            position_ids: (b t)
+            position_ids: (b t) counted from `attention_mask` by default.
             pixel_values, frame_mask: the images, see `encode_images`.
             image_latents: (b n l d) instead of them, as `encode_images` returns them.
             row_images: (b n) which rows share images, see `latents_to_states`.
@@ -381,6 +381,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image_latents = self.encode_images(pixel_values, frame_mask, resampler_maps)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
+        if position_ids is None and attention_mask is not None:  # padding on the left takes no positions
+            position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         if image_index is None:
             image_index = (input_ids == self.config.image_token_id).cumsum(-1)
         mask = None
@@ -519,8 +521,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if candidates.ndim != 3 or len(candidates) != b:
             raise ValueError(f"candidates must be (s t) or ({b} s t), got {tuple(candidates.shape)}")
         s = candidates.shape[1]
-        position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
-        prompt = self(input_ids, attention_mask, position_ids, use_cache=True, logits_to_keep=1, **images)
+        prompt = self(input_ids, attention_mask, use_cache=True, logits_to_keep=1, **images)
 
         candidates = rearrange(candidates, "b s t -> (b s) t")
         known = candidates != -100
@@ -531,7 +532,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         answers = self(
             ids,
             torch.cat([attention_mask.repeat_interleave(s, 0), known.to(attention_mask.dtype)], dim=1),
-            position_ids[:, -1:].repeat_interleave(s, 0) + torch.arange(1, 1 + ids.shape[1], device=ids.device),
             image_states=prompt.image_states.repeat_interleave(s, 0),
             image_index=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
             past_key_values=past,

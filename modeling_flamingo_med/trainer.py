@@ -34,6 +34,9 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     dataloader_pin_memory: bool = field(
         default_factory=torch.cuda.is_available, metadata={"help": "where there is a GPU to copy to"}
     )
+    label_names: list[str] | None = field(
+        default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
+    )
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "yes: answers are generated, not taken from logits"}
     )

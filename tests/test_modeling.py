@@ -18,61 +18,9 @@ from modeling_flamingo_med import (
     FlamingoMedGatedCrossAttention,
     FlamingoMedPerceiverResampler,
 )
-from modeling_flamingo_med.cross_attention_flamingo_med import image_mask
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
 
 ALL = [(vision, text) for vision in VISION for text in TEXT]
-
-
-@pytest.mark.parametrize(("vision", "text"), ALL)
-def test_closed_gates_are_the_plain_decoder(make_model, processor, images, vision, text):
-    model = make_model(vision, text, cross_attn_gate_init=0.0)
-    inputs = processor(images=images, text=QUESTIONS)
-    pixels = inputs.pop("pixel_values")
-    with torch.no_grad():
-        plain = model.language_model(**inputs).logits
-        assert torch.equal(model(pixel_values=pixels, **inputs).logits, plain)
-
-
-@pytest.mark.parametrize(("vision", "text"), ALL)
-def test_open_gates_see_the_image(make_model, processor, images, vision, text):
-    model = make_model(vision, text)
-    inputs = processor(images=images[:1], text=QUESTIONS[0])
-    other = processor(images=images[1:2], text=QUESTIONS[0])["pixel_values"]
-    with torch.no_grad():
-        first, second = model(**inputs).logits, model(**{**inputs, "pixel_values": other}).logits
-    assert (first[0, -1] - second[0, -1]).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize("text", TEXT)
-def test_text_before_the_first_image_does_not_see_it(make_model, processor, images, text):
-    model = make_model(text=text)
-    prompts = ["Is the heart enlarged? <image> Question: and now? <EOQ> Answer:"]
-    tokens = processor.tokenize(prompts)
-    start = (tokens["input_ids"][0] == processor.token_ids["image_token_id"]).nonzero().item()
-    pixels = [processor(images=image, text="?")["pixel_values"] for image in images[:2]]
-    with torch.no_grad():
-        first, second = (model(pixel_values=p, **tokens).logits[0] for p in pixels)
-    assert start > 0
-    assert torch.equal(first[:start], second[:start])
-    assert not torch.equal(first[start], second[start])
-
-
-def test_tokens_see_the_latest_image_only():
-    mask = image_mask(torch.tensor([[0, 1, 1, 2]]), num_images=2, num_latents=2)
-    assert mask.int().tolist() == [[[[0, 0, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1]]]]
-
-
-@pytest.mark.parametrize(("vision", "text"), ALL)
-def test_decoder_is_causal(make_model, processor, images, vision, text):
-    """Assembling a model from parts must not lose the decoder's causal mask: labels would leak into the loss."""
-    model = make_model(vision, text)
-    inputs = processor(images=images[:1], text=QUESTIONS[0])
-    changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
-    changed["input_ids"][0, -1] = 5
-    with torch.no_grad():
-        first, second = model(**inputs).logits, model(**changed).logits
-    assert torch.equal(first[0, :-1], second[0, :-1])
 
 
 @pytest.mark.parametrize("text", TEXT)

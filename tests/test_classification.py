@@ -1,0 +1,127 @@
+"""The classification head: one pass with the answer, its losses, and no way for the answer to leak into it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.classification_flamingo_med import classification_loss, question_end
+from tests.conftest import QUESTIONS, TEXT, VISION
+
+ANSWERS = ["yes", "no", "left lower lobe"]
+
+
+@pytest.fixture
+def batch(processor, images):
+    return processor(images=images, text=QUESTIONS, answers=ANSWERS)
+
+
+@pytest.mark.parametrize("text", ["gpt2", "llama"])
+@pytest.mark.parametrize("use_image", [False, True])
+@torch.no_grad()
+def test_one_pass_gives_answer_and_classes(make_model, processor, images, batch, text, use_image):
+    model = make_model(text=text, num_labels=5, use_image_embeddings=use_image)
+    outputs = model(**batch, class_labels=torch.tensor([0, 4, 2]))
+    assert outputs.class_logits.shape == (3, 5)
+    assert outputs.hidden_states is None
+    expected = F.cross_entropy(outputs.class_logits, torch.tensor([0, 4, 2]))
+    torch.testing.assert_close(outputs.loss, model(**batch).loss + expected)
+    prompt = model(**processor(images=images, text=QUESTIONS))  # padded on the left, and without answers
+    torch.testing.assert_close(prompt.class_logits, outputs.class_logits)
+    other = model(**processor(images=images[::-1], text=QUESTIONS))
+    assert (other.class_logits - prompt.class_logits).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("use_image", [False, True])
+@torch.no_grad()
+def test_the_answer_does_not_leak_into_the_head(make_model, processor, batch, use_image):
+    model = make_model(num_labels=5, use_image_embeddings=use_image)
+    logits = model(**batch).class_logits
+    answered = batch["labels"] != -100
+    for token in (model.config.eoq_token_id, model.config.image_token_id, 7):
+        changed = batch["input_ids"].masked_fill(answered, token)
+        if token == model.config.image_token_id:  # with an image for it, so that it is not refused
+            changed = torch.where(answered & (answered.cumsum(1) > 1), batch["input_ids"], changed)
+            pixels = batch["pixel_values"].repeat(1, 2, 1, 1, 1)
+            images_of = {**batch, "pixel_values": pixels, "input_ids": changed}
+            assert torch.equal(
+                model(**images_of).class_logits, model(**{**batch, "pixel_values": pixels}).class_logits
+            )
+        else:
+            assert torch.equal(model(**{**batch, "input_ids": changed}).class_logits, logits)
+
+
+def test_where_the_head_reads():
+    ids = torch.tensor([[9, 1, 5, 2, 3, 0], [1, 5, 5, 2, 5, 3], [9, 1, 2, 3, 3, 0]])  # 5 ends a question
+    mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
+    labels = torch.tensor([[-100, -100, -100, 2, 3, -100], [-100, -100, -100, 2, 5, 3], [-100, -100, 2, 3, 3, -100]])
+    assert question_end(ids, mask, labels, 5).tolist() == [2, 2, 1]  # the third asks nothing: the prompt's last token
+    assert question_end(ids, mask, None, 5).tolist() == [2, 4, 4]
+
+
+def test_losses():
+    logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+    single = classification_loss(logits, torch.tensor([0, -100]), 0.0)
+    torch.testing.assert_close(single, -logits[0].log_softmax(-1)[0])  # an unknown class does not count
+    smooth = classification_loss(logits, torch.tensor([0, 1]), 0.2)
+    torch.testing.assert_close(smooth, F.cross_entropy(logits, torch.tensor([0, 1]), label_smoothing=0.2))
+    several = classification_loss(logits, torch.tensor([[1.0, 0.0, 1.0], [0.0, -100.0, 0.0]]), 0.0)
+    p = logits.sigmoid()
+    by_hand = -(p[0, 0].log() + (1 - p[0, 1]).log() + p[0, 2].log() + (1 - p[1, 0]).log() + (1 - p[1, 2]).log()) / 5
+    torch.testing.assert_close(several, by_hand)
+    assert classification_loss(logits, torch.tensor([-100, -100]), 0.0) == 0
+    with pytest.raises(ValueError, match=r"class_labels must be \(2,\) or \(2, 3\), got \(2, 2\)"):
+        classification_loss(logits, torch.zeros(2, 2), 0.0)
+
+
+@torch.no_grad()
+def test_several_labels_and_weights(make_model, batch):
+    model = make_model(num_labels=3, problem_type="multi_label_classification", classification_loss_weight=0.5)
+    labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, -100.0]])
+    outputs = model(**batch, class_labels=labels)
+    expected = model(**batch).loss + 0.5 * classification_loss(outputs.class_logits, labels, 0.0)
+    torch.testing.assert_close(outputs.loss, expected)
+
+
+@torch.no_grad()
+def test_accumulated_losses_add_up(make_model, processor, images):
+    """Micro-batches with `num_items_in_batch` add up to weights of one, as in the loss of the answers."""
+    model = make_model(num_labels=5)
+    rows = [processor(images=i, text=q, answers="yes") for i, q in zip(images, QUESTIONS, strict=True)]
+    items = sum((row["labels"] != -100).sum() for row in rows)
+    classes = [torch.tensor([number]) for number in (0, 3, 4)]
+    parts = [model(**row, class_labels=c, num_items_in_batch=items).loss for row, c in zip(rows, classes, strict=True)]
+    whole = processor(images=images, text=QUESTIONS, answers=["yes"] * 3)
+    torch.testing.assert_close(sum(parts), model(**whole, class_labels=torch.cat(classes)).loss)
+
+
+def test_head_learns_alone(make_model, processor, images):
+    model = make_model(num_labels=3, train_embeddings="none").train()
+    prompts = processor(images=images, text=QUESTIONS)
+    loss = model(**prompts, class_labels=torch.tensor([0, 1, 2])).loss  # no labels: the classes' loss only
+    loss.backward()
+    assert model.classifier.out.weight.grad.abs().sum() > 0
+    assert model.resampler.latents.grad.abs().sum() > 0
+
+
+def test_head_is_saved_with_its_names(make_model, processor, images, tmp_path):
+    names = {0: "axial", 1: "coronal", 2: "sagittal"}
+    model = make_model(id2label=names)
+    model.save_pretrained(tmp_path)
+    loaded = FlamingoMedForConditionalGeneration.from_pretrained(tmp_path)
+    assert loaded.config.id2label == names
+    assert loaded.config.label2id == {"axial": 0, "coronal": 1, "sagittal": 2}
+    assert loaded.config.problem_type == "single_label_classification"
+    inputs = processor(images=images, text=QUESTIONS)
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).class_logits, model(**inputs).class_logits)
+
+
+def test_without_a_head(make_model, processor, images, tmp_path):
+    config = FlamingoMedConfig(VISION["clip"], TEXT["gpt2"])
+    assert (config.num_labels, config.id2label) == (0, {})
+    config.save_pretrained(tmp_path)
+    assert FlamingoMedConfig.from_pretrained(tmp_path).num_labels == 0
+    inputs = processor(images=images, text=QUESTIONS)
+    with pytest.raises(ValueError, match="class_labels need a model with a head"):
+        make_model()(**inputs, class_labels=torch.tensor([0, 1, 2]))

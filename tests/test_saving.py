@@ -1,0 +1,168 @@
+"""Checkpoints without their backbones, on several devices, quantized, and with adapters."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    CLIPConfig,
+    CLIPModel,
+    LlamaConfig,
+)
+
+from modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
+
+
+@pytest.fixture
+def batch(processor, images):
+    return processor(images=images, text=QUESTIONS, answers=["yes", "no", "left"])
+
+
+@pytest.fixture
+def backbones(processor, tmp_path):
+    """Folders of a pretrained CLIP and of a pretrained decoder that does not know our tokens."""
+    torch.manual_seed(0)
+    vision = {**VISION["clip"].to_dict(), "projection_dim": 16}
+    CLIPModel(CLIPConfig(vision_config=vision, projection_dim=16)).save_pretrained(tmp_path / "clip")
+    text = type(TEXT["llama"])(**{**TEXT["llama"].to_dict(), "vocab_size": processor.token_ids["vocab_size"] - 4})
+    AutoModelForCausalLM.from_config(text).save_pretrained(tmp_path / "llama")
+    return str(tmp_path / "clip"), str(tmp_path / "llama")
+
+
+@pytest.mark.parametrize("train_embeddings", ["all", "new", "none"])
+@pytest.mark.parametrize("select", ["full", "pooled"])
+def test_without_backbones(processor, backbones, batch, tmp_path, train_embeddings, select):
+    torch.manual_seed(0)
+    model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        *backbones,
+        **processor.token_ids,
+        **SMALL,
+        cross_attn_gate_init=0.5,
+        train_embeddings=train_embeddings,
+        vision_feature_select=select,
+        num_labels=3,
+    )
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    model.train()(**batch, class_labels=torch.tensor([0, 1, 2])).loss.backward()
+    optimizer.step()
+    model.generation_config.max_new_tokens = 7
+    model.eval().save_pretrained(tmp_path / "ours", save_backbones=False)
+    assert model.config.backbones_saved
+    names = set(load_file(tmp_path / "ours" / "model.safetensors"))
+    learned = {name for name, p in model.named_parameters() if p.requires_grad}
+    extra = (
+        set()
+        if train_embeddings != "none"
+        else {"language_model.model.embed_tokens.weight", "language_model.lm_head.weight"}
+    )
+    assert names == learned | extra
+    saved = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert saved["backbones"]["vision"] == {"name": backbones[0], "revision": None}
+
+    for kind in (FlamingoMedForConditionalGeneration, AutoModel, AutoModelForImageTextToText):
+        loaded = kind.from_pretrained(tmp_path / "ours")
+        with torch.no_grad():
+            assert torch.equal(loaded(**batch).logits, model(**batch).logits)
+            assert torch.equal(loaded(**batch).class_logits, model(**batch).class_logits)
+        assert {name for name, p in loaded.named_parameters() if p.requires_grad} == learned
+        assert loaded.generation_config.max_new_tokens == 7
+    loaded.save_pretrained(tmp_path / "whole")  # whole again, it needs the backbones no more
+    for folder in backbones:
+        for file in (tmp_path / folder).iterdir():
+            file.unlink()
+    whole = AutoModel.from_pretrained(tmp_path / "whole")
+    assert torch.equal(whole(**batch).logits, model(**batch).logits)
+    with pytest.raises(OSError, match="saved without its backbones and needs .*clip and .*llama"):
+        AutoModel.from_pretrained(tmp_path / "ours")
+
+
+def test_random_backbones_must_be_saved(make_model, tmp_path):
+    with pytest.raises(ValueError, match="the vision part began with random weights"):
+        make_model().save_pretrained(tmp_path, save_backbones=False)
+
+
+@torch.no_grad()
+def test_spread_over_devices(make_model, processor, images, batch, tmp_path):
+    model = make_model(num_labels=3)
+    model.save_pretrained(tmp_path / "model", max_shard_size="50KB")
+    assert len(list((tmp_path / "model").glob("*.safetensors"))) > 1
+    expected = model(**batch)
+    prompt = processor(images=images, text=QUESTIONS)
+    for device_map in ("auto", {"": "cpu"}, "half on disk"):
+        options = {"device_map": device_map}
+        if device_map == "half on disk":
+            layers = {f"language_model.transformer.h.{i}": "cpu" if i == 0 else "disk" for i in range(3)}
+            parts = dict.fromkeys(("vision_encoder", "resampler", "classifier", "cross_attn.0"), "cpu")
+            rest = dict.fromkeys(("transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head"), "cpu")
+            placed = {f"language_model.{name}": device for name, device in rest.items()}
+            options = {"device_map": {**parts, **layers, **placed, "cross_attn.1": "disk"}}
+            options["offload_folder"] = str(tmp_path / "offload")
+        loaded = FlamingoMedForConditionalGeneration.from_pretrained(tmp_path / "model", **options)
+        torch.testing.assert_close(loaded(**batch).logits, expected.logits)
+        tokens = loaded.generate(**prompt, max_new_tokens=5, do_sample=False)
+        assert torch.equal(tokens, model.generate(**prompt, max_new_tokens=5, do_sample=False))
+
+
+def test_lora(make_model, batch, tmp_path):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    config = peft.LoraConfig(
+        r=2,
+        lora_dropout=0.5,
+        target_modules=["c_attn", "to_q", "to_kv", "to_out"],
+        modules_to_save=["attn_gate", "ff_gate"],
+    )
+    model = peft.get_peft_model(make_model(), config)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    for part in ("language_model.transformer.h.1", "cross_attn.0.attn.to_q", "resampler.layers.0.attn.to_kv"):
+        assert any(part in name and "lora_A" in name for name in learning), part
+    assert any("cross_attn.1.attn_gate" in name and "modules_to_save" in name for name in learning)
+
+    model.train()
+    dropouts = [m for name, m in model.named_modules() if name.endswith("lora_dropout.default")]
+    assert dropouts and all(m.training for m in dropouts)
+    assert not any(m.training for name, m in model.named_modules() if name.endswith("attn_dropout"))
+    before = model.eval()(**batch).logits
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
+    for _ in range(3):
+        model.train()(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        learned = model.eval()(**batch).logits
+        assert (learned - before).abs().max() > 1e-3
+        model.save_pretrained(tmp_path)
+        again = peft.PeftModel.from_pretrained(make_model(), tmp_path).eval()
+        torch.testing.assert_close(again(**batch).logits, learned)
+        merged = again.merge_and_unload()
+        assert isinstance(merged, FlamingoMedForConditionalGeneration)
+        torch.testing.assert_close(merged(**batch).logits, learned, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized(processor, images, batch, tmp_path, bits):
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    text = LlamaConfig(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+    model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        VISION["clip"], text, **processor.token_ids, **SMALL, cross_attn_gate_init=0.5
+    ).eval()
+    model.save_pretrained(tmp_path)
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=bits == 4,
+        load_in_8bit=bits == 8,
+        llm_int8_skip_modules=["vision_encoder", "resampler", "cross_attn", "lm_head"],
+    )
+    small = FlamingoMedForConditionalGeneration.from_pretrained(tmp_path, quantization_config=quantization)
+    kinds = {name.split(".")[0]: type(m).__module__ for name, m in small.named_modules() if name.endswith("proj")}
+    assert kinds["language_model"].startswith("bitsandbytes")
+    assert not any(type(m).__module__.startswith("bitsandbytes") for m in small.cross_attn.modules())
+    with torch.no_grad():
+        torch.testing.assert_close(small(**batch).loss.float(), model(**batch).loss, atol=0.3, rtol=0.1)
+    assert len(small.generate(**processor(images=images, text=QUESTIONS), max_new_tokens=4, do_sample=False)) == 3
