@@ -21,6 +21,7 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.datasets import class_names, count_unseen
 from processing.errors import InputError, check_keys, check_types, run
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
@@ -45,8 +46,12 @@ class ModelArguments:
 
     def __post_init__(self):
         hints = get_type_hints(FlamingoMedConfig.__init__)
-        parts = {"vision_config", "text_config", *(name for name in hints if name.endswith("_token_id"))}
-        check_keys(self.model, hints.keys() - parts - {"return"}, "setting of model")
+        ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label", "return"}
+        check_keys(
+            self.model,
+            [name for name in hints if name not in ours and not name.endswith("_token_id")],
+            "setting of model",
+        )
         self.model = check_types(self.model, hints)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
@@ -72,7 +77,7 @@ def main() -> None:
     set_seed(training_args.seed)
     train_rows, validation_rows = data_args.load("train"), data_args.load("validation")
     processor = build_processor(model_args, train_rows)
-    model = build_model(model_args, processor)
+    model = build_model(model_args, processor, train_rows)
 
     trainer = FlamingoMedTrainer(
         model=model,
@@ -86,6 +91,9 @@ def main() -> None:
         print(
             f"{training_args.world_size} process(es) of {training_args.per_device_train_batch_size} questions a step"
         )
+        if model.config.num_labels:
+            unseen = count_unseen(validation_rows, list(model.config.label2id))
+            print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
@@ -140,11 +148,18 @@ def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedPro
         return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
 
 
-def build_model(args: ModelArguments, processor: FlamingoMedProcessor) -> FlamingoMedForConditionalGeneration:
-    """Pretrained or random parts, joined by fresh resampler and cross-attention."""
+def build_model(
+    args: ModelArguments, processor: FlamingoMedProcessor, train_rows: Dataset
+) -> FlamingoMedForConditionalGeneration:
+    """Pretrained or random parts, joined by fresh resampler and cross-attention; with a problem_type, also a head."""
+    config = dict(args.model)
+    if "problem_type" in config:
+        config["id2label"] = dict(enumerate(class_names(train_rows)))
+        if not config["id2label"]:
+            raise InputError("a head (problem_type) needs classes, but no row of the train split has a label")
     with mistakes_named():
         return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
-            args.vision, args.text, **processor.token_ids, **args.model
+            args.vision, args.text, **processor.token_ids, **config
         )
 
 

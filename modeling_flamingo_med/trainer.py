@@ -68,7 +68,12 @@ class FlamingoMedTrainer(Trainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=FlamingoMedCollator(processing_class, answers=True),
+            data_collator=FlamingoMedCollator(
+                processing_class,
+                answers=True,
+                label2id=model.config.label2id,
+                multi_label=model.config.problem_type == "multi_label_classification",
+            ),
             processing_class=processing_class,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,

@@ -11,18 +11,30 @@ from processing.processing_flamingo_med import FlamingoMedProcessor
 
 
 class FlamingoMedCollator:
-    """Rows with image, image_id, question (and answer) → what the model's forward takes.
+    """Rows with image, image_id, question (and answer, label) → what the model's forward takes.
 
     Args:
         processor: the model's processor.
         answers: with the answers, to learn from; without, to generate from.
         blank_images: every image a uniform grey, to see what the model answers without one.
+        label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
+        multi_label: several classes may hold at once.
     """
 
-    def __init__(self, processor: FlamingoMedProcessor, *, answers: bool, blank_images: bool = False):
+    def __init__(
+        self,
+        processor: FlamingoMedProcessor,
+        *,
+        answers: bool,
+        blank_images: bool = False,
+        label2id: dict[str, int] | None = None,
+        multi_label: bool = False,
+    ):
         self.processor = processor
         self.answers = answers
         self.blank_images = blank_images
+        self.label2id = label2id or {}
+        self.multi_label = multi_label
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w), row_images (b 1), input_ids (b t), …"""
@@ -38,4 +50,17 @@ class FlamingoMedCollator:
         except ValueError as error:
             raise InputError(f"one of {len(rows)} questions, about {', '.join(images)}: {error}") from None
         row_images = torch.tensor([[number[row["image_id"]]] for row in rows])
-        return {"pixel_values": pixel_values, "row_images": row_images, **tokens}
+        batch = {"pixel_values": pixel_values, "row_images": row_images, **tokens}
+        if self.label2id:
+            batch["class_labels"] = self.class_labels(rows)
+        return batch
+
+    def class_labels(self, rows: Sequence[dict]) -> Tensor:
+        """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or (b c) of 0 and 1."""
+        known = [[self.label2id[name] for name in row["label"] if name in self.label2id] for row in rows]
+        if not self.multi_label:
+            return torch.tensor([ids[0] if ids else -100 for ids in known])
+        classes = torch.zeros(len(rows), len(self.label2id))
+        for row, ids in enumerate(known):
+            classes[row, ids] = 1.0
+        return classes

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 import torch
 
+from modeling_flamingo_med.classification_flamingo_med import classification_loss
 from modeling_flamingo_med.sampler import ImageGroupedSampler
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
-from processing.datasets import load_split
+from processing.datasets import class_names, count_unseen, load_split
 
 
 @pytest.fixture(scope="session")
@@ -93,3 +94,38 @@ def test_sampler_covers_every_row_once_with_images_together():
     assert orders[0] != orders[1] != orders[2]
     sampler.set_epoch(0)
     assert list(sampler) == orders[0]
+
+
+@pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])
+def test_head_learns_from_the_rows_labels(make_model, processor, phantom, tmp_path, problem_type):
+    names = class_names(phantom)
+    model = make_model(id2label=dict(enumerate(names)), problem_type=problem_type, classification_dropout=0.0)
+    losses = []
+    for steps in (0, 30):
+        if steps:
+            trainer = train(model, processor, phantom, tmp_path, max_steps=steps, learning_rate=3e-3)
+        batch = FlamingoMedCollator(
+            processor,
+            answers=True,
+            label2id=model.config.label2id,
+            multi_label=problem_type == "multi_label_classification",
+        )([phantom[i] for i in range(12)])
+        with torch.no_grad():
+            logits = model.eval()(**batch).class_logits
+        losses.append(classification_loss(logits, batch["class_labels"], 0.0))
+    assert losses[1] < 0.8 * losses[0]
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_classes_of_a_batch(processor, phantom):
+    rows = [{**phantom[i], "label": label} for i, label in enumerate([["b"], [], ["never seen"], ["a", "b"]])]
+    collate = FlamingoMedCollator(processor, answers=True, label2id={"a": 0, "b": 1})
+    assert collate(rows)["class_labels"].tolist() == [1, -100, -100, 0]
+    collate = FlamingoMedCollator(processor, answers=True, label2id={"a": 0, "b": 1}, multi_label=True)
+    assert collate(rows)["class_labels"].tolist() == [[0, 1], [0, 0], [0, 0], [1, 1]]
+    assert "class_labels" not in FlamingoMedCollator(processor, answers=True)(rows)
+    seen = (
+        phantom.select(range(4)).remove_columns("label").add_column("label", [["b"], [], ["never seen"], ["a", "b"]])
+    )
+    assert class_names(seen) == ["a", "b", "never seen"]
+    assert count_unseen(seen, ["a", "b"]) == 1

@@ -97,6 +97,7 @@ def test_oddities_of_the_official_file(official):
         "answers": ["Yes"],
         "answer_type": "closed",
         "question_type": "presence",
+        "label": ["yes"],
         "boxes": [],
         "group": "synpic1",
     }

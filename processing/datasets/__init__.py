@@ -25,6 +25,7 @@ FEATURES = Features(
         "answers": List(Value("string")),  # every accepted reference, `answer` first
         "answer_type": Value("string"),  # "closed" or "open"
         "question_type": Value("string"),  # lower case, e.g. "presence", "side"; "" where the data set names none
+        "label": List(Value("string")),  # names of the classes that hold; [] where the data set has none
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split
     }
@@ -57,6 +58,16 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     if len(rows) == 0:
         raise InputError(f"the {split} split of {name} is empty; check its data_dir and options {options}")
     return rows
+
+
+def class_names(train_rows: Dataset) -> list[str]:
+    """The classes of a head: all labels of the train split, in alphabetical order; no other split adds one."""
+    return sorted({name for names in train_rows["label"] for name in names})
+
+
+def count_unseen(rows: Dataset, names: list[str]) -> int:
+    """How many rows have a label that the classes lack; their answers are still there to be generated."""
+    return sum(not set(row) <= set(names) for row in rows["label"])
 
 
 def fingerprint(rows: Dataset) -> str:

@@ -77,6 +77,7 @@ def row(image_id: str, number: int, path: Path, question: Question, text: str, b
         "answers": [question.answer],
         "answer_type": "closed" if question.closed else "open",
         "question_type": question.question_type,
+        "label": [question.answer],
         "boxes": [box for box in boxes if box["label"] == question.finding],
         "group": image_id,
     }
