@@ -44,6 +44,19 @@ def image_mask(image_index: Tensor, num_images: int, num_latents: int, latest_on
     return image_index == image_of_latent + 1 if latest_only else image_index > image_of_latent
 
 
+def check_images(image_index: Tensor, num_rows: int, num_images: int) -> None:
+    """Refuse a token that waits for an image that is not there: it would see none, in silence.
+
+    Args:
+        image_index: (b t) as in `image_mask`.
+        num_rows, num_images: of the images that are there.
+    """
+    if len(image_index) != num_rows:
+        raise ValueError(f"images of {num_rows} rows for input_ids {tuple(image_index.shape)}")
+    if not torch.compiler.is_compiling() and image_index.max() > num_images:
+        raise ValueError(f"{image_index.max()} <image> tokens in a row, but {num_images} images")
+
+
 class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
     """Gated cross-attention and feed-forward, placed before a decoder layer (Alayrac et al. 2022, figure 4).
 

@@ -31,6 +31,7 @@ from .cross_attention_flamingo_med import (
     FlamingoMedCrossAttentionHook,
     FlamingoMedGatedCrossAttention,
     carried,
+    check_images,
     image_mask,
 )
 from .embeddings_flamingo_med import FlamingoMedNewTokens
@@ -389,7 +390,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if image_states is not None:
             num_latents = self.config.resampler_num_latents
             num_images = image_states.shape[-2] // num_latents
-            self._check_images(image_index, image_states, num_images)
+            if image_latents is not None:
+                check_images(image_index, len(image_states), num_images)
             mask = image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
 
         if labels is not None:
@@ -463,13 +465,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             loss = loss * (labels != -100).sum() / num_items_in_batch
         return self.config.classification_loss_weight * loss
 
-    def _check_images(self, image_index: Tensor, image_states: Tensor, num_images: int) -> None:
-        """A token that waits for an image that is not there would see none, in silence."""
-        if len(image_states) != len(image_index):
-            raise ValueError(f"images of {len(image_states)} rows for input_ids {tuple(image_index.shape)}")
-        if not torch.compiler.is_compiling() and image_index.max() > num_images:
-            raise ValueError(f"{image_index.max()} <image> tokens in a row, but {num_images} images")
-
     @torch.no_grad()
     def generate(
         self,
@@ -490,6 +485,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image_latents = self.encode_images(pixel_values, frame_mask)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
+            index = (kwargs["input_ids"] if inputs is None else inputs) == self.config.image_token_id
+            num_images = image_states.shape[-2] // self.config.resampler_num_latents
+            check_images(index.cumsum(-1), len(image_states), num_images)
         return super().generate(inputs, image_states=image_states, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs) -> dict:

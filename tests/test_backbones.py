@@ -163,6 +163,20 @@ def test_gradient_checkpointing_and_no_dropout_in_frozen_decoders(decoder_model,
 
 
 @pytest.mark.parametrize("name", DECODERS)
+@torch.no_grad()
+def test_new_tokens_and_scored_candidates(decoder_model, processor, images, name):
+    model = decoder_model(name, train_embeddings="new")
+    inputs = processor(images=images, text=QUESTIONS)
+    torch.testing.assert_close(model(**inputs).logits, decoder_model(name)(**inputs).logits)
+    candidates = ["no", "left lower lobe"]
+    scores = model.score_answers(processor.tokenize_answers(candidates), **inputs)
+    for column, answer in enumerate(candidates):
+        batch = processor(images=images[:1], text=QUESTIONS[0], answers=answer)
+        expected = -model(**batch).loss * (batch["labels"] != -100).sum()
+        torch.testing.assert_close(scores[0, column], expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", DECODERS)
 def test_round_trip(decoder_model, processor, images, tmp_path, name):
     model = decoder_model(name)
     model.save_pretrained(tmp_path)

@@ -84,6 +84,12 @@ def test_scores_are_those_of_the_forward_pass(make_model, inputs):
     torch.testing.assert_close(scores[before_the_end], whole[:, prompt - 1 : -1][before_the_end], atol=1e-4, rtol=1e-4)
 
 
+def test_images_must_be_there(make_model, processor, inputs):
+    prompts = processor.tokenize(["<image><image> Question: which is newer? <EOQ> Answer:"] * 3)
+    with pytest.raises(ValueError, match="2 <image> tokens in a row, but 1 images"):
+        make_model().generate(**prompts, pixel_values=inputs["pixel_values"], max_new_tokens=2)
+
+
 def test_generation_stops_at_the_end_mark(make_model, inputs):
     model = make_model()
     with torch.no_grad():
