@@ -17,6 +17,7 @@ from pathlib import Path
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
+from processing.datasets.overlap import compare
 from processing.errors import InputError, check_keys, run
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
@@ -56,6 +57,8 @@ def evaluate(arguments: list[str]) -> None:
     args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
 
     rows, train_rows = data_args.load(args.split), data_args.load("train")
+    if not all(rows["answers"]):
+        raise InputError(f"the {args.split} split of {data_args.dataset} has questions without answers to score by")
     options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
     output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}{options}"))
     model, processor = load_model(args.model)
@@ -73,6 +76,7 @@ def evaluate(arguments: list[str]) -> None:
         "majority": majority_answers(train_rows, rows),
     }
     scores = score_rows(rows, predictions)
+    shared = compare(train_rows, rows, "train", args.split)
 
     packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
@@ -82,13 +86,15 @@ def evaluate(arguments: list[str]) -> None:
         "revision": getattr(model.config, "_commit_hash", None),
         "command": shlex.join(["python", *sys.argv]),
         "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
+        "overlap": shared,
         "versions": {name: version(name) for name in packages},
     }
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     write_predictions(output_dir / "predictions.jsonl", rows, answers)
     print(f"\n{args.model} on {data_args.dataset} {args.split}, exact match with 95 % intervals clustered by image\n")
     print(format_table(scores))
-    print(f"\nwritten: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
+    print(f"\n{shared['verdict']}")
+    print(f"written: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
 
 
 def ask(arguments: list[str]) -> None:

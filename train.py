@@ -22,10 +22,11 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen
+from processing.datasets.overlap import compare
 from processing.errors import InputError, check_keys, check_types, run
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
-from processing.scoring.report import write_whole
+from processing.scoring.report import write_json, write_whole
 from processing.tokenizer import train_tokenizer
 
 
@@ -95,6 +96,9 @@ def main() -> None:
             unseen = count_unseen(validation_rows, list(model.config.label2id))
             print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
+        shared = compare(train_rows, validation_rows, "train", "validation")
+        print(shared["verdict"])
+        write_json(Path(training_args.output_dir, "overlap.json"), shared)
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():

@@ -37,20 +37,20 @@ class FlamingoMedCollator:
         self.multi_label = multi_label
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
-        """b rows about m distinct images → pixel_values (m 1 c h w), row_images (b 1), input_ids (b t), …"""
-        images = {row["image_id"]: row["image"] for row in rows}
+        """b rows about m distinct images → pixel_values (m 1 c h w), or of studies (m 1 f c h w) with
+        frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
+        images = {row["image_id"]: [row["image"], *row.get("more_images", ())] for row in rows}
         number = {image_id: i for i, image_id in enumerate(images)}
-        pixels = self.processor.image_processor([read_image(image) for image in images.values()], return_tensors="pt")
-        pixel_values = pixels["pixel_values"].unsqueeze(1)
+        pixels = self.processor.pixels([[tuple(map(read_image, study))] for study in images.values()])
         if self.blank_images:
-            pixel_values = torch.zeros_like(pixel_values)  # after normalisation: the mean colour
+            pixels["pixel_values"].zero_()  # after normalisation: the mean colour
         try:
             prompts = [self.processor.render(row["question"]) for row in rows]
             tokens = self.processor.tokenize(prompts, [row["answer"] for row in rows] if self.answers else None)
         except ValueError as error:
             raise InputError(f"one of {len(rows)} questions, about {', '.join(images)}: {error}") from None
         row_images = torch.tensor([[number[row["image_id"]]] for row in rows])
-        batch = {"pixel_values": pixel_values, "row_images": row_images, **tokens}
+        batch = {**pixels, "row_images": row_images, **tokens}
         if self.label2id:
             batch["class_labels"] = self.class_labels(rows)
         return batch

@@ -212,14 +212,9 @@ class FlamingoMedProcessor(ProcessorMixin):
             if len(row) != prompt.count(IMAGE) or not row:
                 raise ValueError(f"{len(row)} images for {prompt.count(IMAGE)} {IMAGE} tokens; give one for each")
         answers = [answers] if isinstance(answers, str) else answers
-        return BatchFeature({**self._pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
+        return BatchFeature({**self.pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
 
-    @property
-    def model_input_names(self) -> list[str]:
-        """Names of what `__call__` returns."""
-        return ["pixel_values", "input_ids", "attention_mask"]
-
-    def _pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
+    def pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
         """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f)."""
         studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
         counts, frames = [len(row) for row in rows], [len(study) for study in studies]
@@ -230,6 +225,11 @@ class FlamingoMedProcessor(ProcessorMixin):
             return {"pixel_values": pixel_values.squeeze(2)}
         is_frame = _regroup(torch.ones(len(pixels), dtype=torch.bool), frames)
         return {"pixel_values": pixel_values, "frame_mask": _regroup(is_frame, counts)}
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of what `__call__` returns."""
+        return ["pixel_values", "input_ids", "attention_mask"]
 
     def _answer_ids(self, answer: str) -> list[int]:
         """Tokens of an answer as it follows a prompt, `<EOC>` included."""

@@ -19,6 +19,7 @@ FEATURES = Features(
     {
         "id": Value("string"),  # of the row, unique within the data set
         "image": Image(decode=False),  # {"path", "bytes"}; `processing.images.read_image` decodes it
+        "more_images": List(Image(decode=False)),  # the other views of a study, which `image` begins
         "image_id": Value("string"),  # rows about the same image share it; intervals are clustered by it
         "question": Value("string"),
         "answer": Value("string"),
@@ -31,9 +32,19 @@ FEATURES = Features(
     }
 )
 
+# Name → module and function.
 REGISTRY = {
-    "phantom": "processing.datasets.phantom",
-    "vqa_rad": "processing.datasets.vqa_rad",
+    "phantom": "phantom:load",
+    "vqa_rad": "vqa_rad:load",
+    "vqa_med_2019": "vqa_med:load_2019",
+    "vqa_med_2020": "vqa_med:load_2020",
+    "vqa_med_2021": "vqa_med:load_2021",
+    "mimic_cxr": "mimic_cxr:load",
+    "mimic_cxr_vqa": "mimic_cxr_vqa:load",
+    "slake": "slake:load",
+    "path_vqa": "path_vqa:load",
+    "pmc_vqa": "pmc_vqa:load",
+    "own": "own:load",
 }
 
 
@@ -51,7 +62,8 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     """
     check_keys([name], REGISTRY, "data set")
     check_keys([split], SPLITS, f"split of {name}")
-    load: Callable[..., Dataset] = import_module(REGISTRY[name]).load
+    module, function = REGISTRY[name].split(":")
+    load: Callable[..., Dataset] = getattr(import_module(f"processing.datasets.{module}"), function)
     hints = get_type_hints(load)
     check_keys(options, hints.keys() - {"split", "data_dir", "return"}, f"option of {name}")
     rows = load(split, data_dir, **check_types(options, hints))
