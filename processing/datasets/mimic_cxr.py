@@ -131,7 +131,7 @@ def read_section(report: str, sections: str) -> str:
     the like are both, "CONCLUSION" is an impression.
     """
     headings = list(HEADING.finditer(report))
-    ends = [heading.start() for heading in headings[1:]] + [len(report)]
+    ends = [*(heading.start() for heading in headings), len(report)][1:]
     texts = defaultdict(list)
     for heading, end in zip(headings, ends, strict=True):
         text = report[heading.end() : end].strip()

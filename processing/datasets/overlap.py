@@ -23,9 +23,9 @@ from processing.images import read_image
 from processing.recipe import build_arguments, describe, override
 from processing.scoring.report import write_json
 
-# The hash says for 16 × 16 places whether it gets brighter to the right. Of the 38 images that VQA-Med 2019 and
-# VQA-RAD share by name, in other sizes and compressions, the farthest pair differs in 28 of the 256; of all other pairs
-# 19 are as near, neighbouring slices of one case among them.
+# The hash says for 16 × 16 places whether it gets brighter rightwards. Of the 38 images that VQA-Med 2019 and VQA-RAD
+# share by name, in other sizes and compressions, the farthest pair differs in 28 of the 256; of all other pairs 19 are
+# as near, neighbouring slices of one case among them.
 HASH_SIZE = 16
 NEAR = 28
 LISTED = 20  # shared names that the JSON lists of each kind
@@ -50,16 +50,16 @@ class OverlapArguments:
 def overlap(a: Dataset, b: Dataset, *, progress: bool = False) -> dict:
     """What the rows a and b share.
 
-    Images are the same by name (`image_id`), by bytes, or by sight: a difference hash that differs in at most `NEAR` of
-    256 places. Sight is left out with more than `MAX_IMAGES` images.
+    Images are the same by name (`image_id`), by bytes, or by sight: a difference hash that differs in at most `NEAR`
+    of 256 places. Sight is left out with more than `MAX_IMAGES` images.
 
     Args:
         a, b: rows of `FEATURES`.
         progress: show progress bars.
 
     Returns:
-        {"images": {"a", "b"}, "rows": {"a", "b"}, "shared": {kind: {"count", "rows_a", "rows_b", "examples"}}}, where
-        count is of distinct images of b, questions, triplets or groups, and rows those with any of them.
+        {"images": {"a", "b"}, "rows": {"a", "b"}, "shared": {kind: {"count", "rows_a", "rows_b", "examples"}}}: count
+        is of distinct images of b, questions, triplets or groups, and rows those with any of them.
     """
     files_a, files_b = _files(a), _files(b)
     same = {
