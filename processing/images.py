@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from processing.dicom import is_dicom, read_dicom
 from processing.errors import InputError
 
 MAX_BYTES = 512 * 2**20
@@ -18,15 +19,19 @@ FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
 
-def read_image(source: Image.Image | str | Path | bytes | dict) -> Image.Image:
-    """The image as 8-bit RGB, upright (EXIF orientation applied), of several frames the first.
+def read_image(
+    source: Image.Image | str | Path | bytes | dict, *, frame: int = 0, window: tuple[float, float] | None = None
+) -> Image.Image:
+    """The image as 8-bit RGB, upright (EXIF orientation applied).
 
     Grey values of more than 8 bits are scaled linearly from their own minimum–maximum to 0–255; transparency is
-    composited on black.
+    composited on black. DICOM is shown as `processing.dicom.read_dicom` says.
 
     Args:
         source: a PIL image; a path; the bytes of a file; or the entry of a `datasets.Image(decode=False)` column,
             {"path", "bytes"}, whose bytes, if there, are used instead of its path.
+        frame: which frame of a DICOM file; of other files the first is taken.
+        window: centre and width for a DICOM file, instead of its own.
 
     Raises:
         InputError: file missing, empty, damaged, no image, above `MAX_BYTES` or above `MAX_PIXELS`.
@@ -37,6 +42,9 @@ def read_image(source: Image.Image | str | Path | bytes | dict) -> Image.Image:
     if isinstance(source, Image.Image):
         return _decode(source, "the given image")
     data, name = _read_bytes(source)
+    if is_dicom(data):
+        image = read_dicom(data, name, max_pixels=MAX_PIXELS, frame=frame, window=window)
+        return image.convert("RGB")
     return _decode(_open(data, name), name)
 
 
@@ -76,7 +84,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image of a known format ({', '.join(FORMATS)})") from error
+        raise InputError(f"{name} is not an image of a known format (DICOM, {', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"the image {name} has more than {MAX_PIXELS:,} pixels") from error
     except DECODING_ERRORS as error:
