@@ -2,17 +2,19 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
-from processing.collator import FlamingoMedCollator
-from processing.errors import InputError
+from processing.augmentation import Augmentation
+from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
+from processing.errors import InputError, check_keys, check_types
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.scoring.exact_match import exact_match
 
@@ -37,9 +39,30 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
     )
+    augmentation: dict = field(
+        default_factory=dict,
+        metadata={"help": "rotation (degrees), crop, contrast, exposure: --augmentation.crop 0.1"},
+    )
     prediction_loss_only: bool = field(
         default=True, metadata={"help": "yes: answers are generated, not taken from logits"}
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        hints = get_type_hints(Augmentation)
+        check_keys(self.augmentation, hints, "setting of augmentation")
+        self.augmentation = check_types(self.augmentation, hints)
+        Augmentation(**self.augmentation)
+
+
+class _EpochOfCollator(TrainerCallback):
+    """Tells the training collator which epoch it is, before the loader's workers get their copies."""
+
+    def __init__(self, collator: FlamingoMedTrainingCollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        self.collator.epoch = int(state.epoch)
 
 
 class FlamingoMedTrainer(Trainer):
@@ -65,20 +88,31 @@ class FlamingoMedTrainer(Trainer):
         if args.n_gpu > 1:  # torch's DataParallel would split the images of a batch apart from its questions
             raise InputError("several GPUs need a process each: use accelerate launch, or CUDA_VISIBLE_DEVICES=0")
         model.generation_config.max_new_tokens = args.max_new_tokens
+        classes = {
+            "label2id": model.config.label2id,
+            "multi_label": model.config.problem_type == "multi_label_classification",
+        }
+        self.training_collator = FlamingoMedTrainingCollator(
+            processing_class, augmentation=Augmentation(**args.augmentation), seed=args.seed, **classes
+        )
         super().__init__(
             model=model,
             args=args,
-            data_collator=FlamingoMedCollator(
-                processing_class,
-                answers=True,
-                label2id=model.config.label2id,
-                multi_label=model.config.problem_type == "multi_label_classification",
-            ),
+            data_collator=FlamingoMedCollator(processing_class, answers=True, **classes),
             processing_class=processing_class,
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        self.add_callback(_EpochOfCollator(self.training_collator))
+
+    def get_train_dataloader(self) -> DataLoader:
+        """As in `transformers`, with augmented images."""
+        plain, self.data_collator = self.data_collator, self.training_collator
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = plain
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset

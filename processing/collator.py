@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
+from processing.augmentation import Augmentation
 from processing.errors import InputError
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
@@ -41,7 +43,8 @@ class FlamingoMedCollator:
         frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
         images = {row["image_id"]: [row["image"], *row.get("more_images", ())] for row in rows}
         number = {image_id: i for i, image_id in enumerate(images)}
-        pixels = self.processor.pixels([[tuple(map(read_image, study))] for study in images.values()])
+        studies = [tuple(self.read(image, image_id) for image in study) for image_id, study in images.items()]
+        pixels = self.processor.pixels([[study] for study in studies])
         if self.blank_images:
             pixels["pixel_values"].zero_()  # after normalisation: the mean colour
         try:
@@ -55,6 +58,10 @@ class FlamingoMedCollator:
             batch["class_labels"] = self.class_labels(rows)
         return batch
 
+    def read(self, image: dict, image_id: str) -> Image:
+        """An image as it is."""
+        return read_image(image)
+
     def class_labels(self, rows: Sequence[dict]) -> Tensor:
         """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or (b c) of 0 and 1."""
         known = [[self.label2id[name] for name in row["label"] if name in self.label2id] for row in rows]
@@ -64,3 +71,25 @@ class FlamingoMedCollator:
         for row, ids in enumerate(known):
             classes[row, ids] = 1.0
         return classes
+
+
+class FlamingoMedTrainingCollator(FlamingoMedCollator):
+    """The same with answers, and with images that look different in every epoch.
+
+    Only the training loader has one, so that nothing is ever evaluated on changed images.
+
+    Args:
+        augmentation: how images are changed.
+        seed: with the epoch and the image, what the change depends on: neither workers nor resuming alter it.
+        kwargs: of `FlamingoMedCollator`.
+    """
+
+    def __init__(self, processor: FlamingoMedProcessor, *, augmentation: Augmentation, seed: int, **kwargs):
+        super().__init__(processor, answers=True, **kwargs)
+        self.augmentation = augmentation
+        self.seed = seed
+        self.epoch = 0
+
+    def read(self, image: dict, image_id: str) -> Image:
+        """An image as it looks in this epoch."""
+        return self.augmentation(read_image(image), seed=f"{self.seed}/{self.epoch}/{image_id}")
