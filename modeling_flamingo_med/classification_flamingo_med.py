@@ -27,7 +27,13 @@ class FlamingoMedClassificationHead(nn.Module):
         return self.out(self.dropout(self.norm(features)))
 
 
-def question_end(input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None, eoq_token_id: int) -> Tensor:
+def question_end(
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    labels: Tensor | None,
+    sequence_ids: Tensor | None,
+    eoq_token_id: int,
+) -> tuple[Tensor, Tensor]:
     """Where the head reads: the last `<EOQ>` before the answer; in a prompt without one, its last token.
 
     The decoder is causal, so nothing behind that place, the answer above all, is in what the head reads.
@@ -36,17 +42,33 @@ def question_end(input_ids: Tensor, attention_mask: Tensor | None, labels: Tenso
         input_ids: (b t)
         attention_mask: (b t) 0 on padding.
         labels: (b t) -100 on all but the answer; None where there is none.
+        sequence_ids: (1 t) which of s sequences each token belongs to, where they are packed into one row.
         eoq_token_id: id of `<EOQ>`.
 
     Returns:
-        (b) positions.
+        Rows (b) and positions (b) in them; of packed sequences (s) and (s).
     """
-    is_prompt = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-    if labels is not None:
-        is_prompt = is_prompt * ((labels != -100).cumsum(-1) == 0)
-    t = input_ids.shape[1]
-    order = torch.arange(1, t + 1, device=input_ids.device) + t * (input_ids == eoq_token_id)
-    return (is_prompt * order).argmax(-1)
+    (b, t), device = input_ids.shape, input_ids.device
+    rank = torch.arange(1, t + 1, device=device) + t * (input_ids == eoq_token_id)
+    if sequence_ids is not None:
+        s = int(sequence_ids.max()) + 1
+        rank = rank * (sequence_ids == torch.arange(s, device=device).unsqueeze(1))  # (s t)
+        return torch.zeros(s, dtype=torch.long, device=device), (rank * _is_prompt(labels, sequence_ids)).argmax(-1)
+    if attention_mask is not None:
+        rank = rank * attention_mask
+    return torch.arange(b, device=device), (rank * _is_prompt(labels, None)).argmax(-1)
+
+
+def _is_prompt(labels: Tensor | None, sequence_ids: Tensor | None) -> Tensor | int:
+    """(b t) 1 before the answer of each row, or of each packed sequence, and 0 from there on."""
+    if labels is None:
+        return 1
+    answered = (labels != -100).cumsum(-1)
+    if sequence_ids is not None:  # only what was answered in the same sequence counts
+        first = F.pad(sequence_ids.diff(dim=-1), (1, 0)) != 0
+        before = (answered - (labels != -100).long()) * first
+        answered = answered - before.cummax(-1).values
+    return (answered == 0).long()
 
 
 def classification_loss(logits: Tensor, class_labels: Tensor, label_smoothing: float) -> Tensor:

@@ -44,6 +44,21 @@ def image_mask(image_index: Tensor, num_images: int, num_latents: int, latest_on
     return image_index == image_of_latent + 1 if latest_only else image_index > image_of_latent
 
 
+def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """The decoder's mask of sequences packed into one row: causal, and none sees another.
+
+    Args:
+        sequence_ids: (b t) which sequence each token belongs to.
+
+    Returns:
+        (b 1 t t) to be added to attention scores.
+    """
+    t = sequence_ids.shape[1]
+    sees = rearrange(sequence_ids, "b t -> b 1 t 1") == rearrange(sequence_ids, "b t -> b 1 1 t")
+    sees = sees & torch.ones(t, t, dtype=torch.bool, device=sees.device).tril()
+    return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
+
+
 def check_images(image_index: Tensor, num_rows: int, num_images: int) -> None:
     """Refuse a token that waits for an image that is not there: it would see none, in silence.
 

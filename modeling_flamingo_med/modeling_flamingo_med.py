@@ -33,6 +33,7 @@ from .cross_attention_flamingo_med import (
     carried,
     check_images,
     image_mask,
+    packed_mask,
 )
 from .embeddings_flamingo_med import FlamingoMedNewTokens
 from .layers_flamingo_med import FlamingoMedGate
@@ -345,6 +346,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         row_images: Tensor | None = None,
         image_states: Tensor | None = None,
         image_index: Tensor | None = None,
+        sequence_ids: Tensor | None = None,
         labels: Tensor | None = None,
         class_labels: Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -365,6 +367,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             row_images: (b n) which rows share images, see `latents_to_states`.
             image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
             image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default.
+            sequence_ids: (1 t) where several sequences are packed into one row without padding: which one each token
+                belongs to. `position_ids` begin anew in each, and `image_index` says which of the row's n images each
+                token sees, from 1 on, 0 for none.
             labels: (b t) token ids that the loss is taken of, -100 elsewhere.
             class_labels: (b) or (b num_labels), see `classification_loss`.
             past_key_values, use_cache: the decoder's cache.
@@ -382,7 +387,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image_latents = self.encode_images(pixel_values, frame_mask, resampler_maps)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
-        if position_ids is None and attention_mask is not None:  # padding on the left takes no positions
+        if sequence_ids is not None:
+            attention_mask = packed_mask(sequence_ids, self.dtype)
+        elif position_ids is None and attention_mask is not None:  # padding on the left takes no positions
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
         if image_index is None:
             image_index = (input_ids == self.config.image_token_id).cumsum(-1)
@@ -425,8 +432,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
                 num_items_in_batch=num_items_in_batch,
             )
         if classifies:
-            place = question_end(input_ids, attention_mask, labels, self.config.eoq_token_id)
-            class_logits = self.classify(outputs.hidden_states[-1], place, image_latents, row_images, image_index)
+            places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
+            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
         if class_labels is not None:
             class_loss = self._class_loss(class_logits, class_labels, labels, num_items_in_batch)
             loss = class_loss if loss is None else loss + class_loss
@@ -442,17 +449,21 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         )
 
     def classify(
-        self, states: Tensor, place: Tensor, image_latents: Tensor, row_images: Tensor | None, image_index: Tensor
+        self,
+        states: Tensor,
+        places: tuple[Tensor, Tensor],
+        image_latents: Tensor,
+        row_images: Tensor | None,
+        image_index: Tensor,
     ) -> Tensor:
-        """The head on the last hidden states (b t d) at `place` (b) → (b num_labels)."""
-        rows = torch.arange(len(states), device=states.device)
+        """The head on the last hidden states (b t d) at `places`, rows (b) and positions (b) → (b num_labels)."""
         image = None
         if self.config.use_image_embeddings:
             image = image_latents.mean(2)  # (b n d)
             if row_images is not None:
                 image = image.squeeze(1).index_select(0, row_images.flatten()).unflatten(0, row_images.shape)
-            image = image[rows, (image_index[rows, place] - 1).clamp(min=0)]
-        return self.classifier(states[rows, place], image)
+            image = image[places[0], (image_index[places] - 1).clamp(min=0)]
+        return self.classifier(states[places], image)
 
     def _class_loss(
         self, logits: Tensor | None, class_labels: Tensor, labels: Tensor | None, num_items_in_batch: Tensor | None

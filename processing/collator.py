@@ -21,6 +21,7 @@ class FlamingoMedCollator:
         blank_images: every image a uniform grey, to see what the model answers without one.
         label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
         multi_label: several classes may hold at once.
+        packed: put all rows end to end in one, without padding.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class FlamingoMedCollator:
         blank_images: bool = False,
         label2id: dict[str, int] | None = None,
         multi_label: bool = False,
+        packed: bool = False,
     ):
         self.processor = processor
         self.answers = answers
         self.blank_images = blank_images
         self.label2id = label2id or {}
         self.multi_label = multi_label
+        self.packed = packed
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w), or of studies (m 1 f c h w) with
@@ -56,7 +59,7 @@ class FlamingoMedCollator:
         batch = {**pixels, "row_images": row_images, **tokens}
         if self.label2id:
             batch["class_labels"] = self.class_labels(rows)
-        return batch
+        return pack(batch, self.processor.token_ids["image_token_id"]) if self.packed else batch
 
     def read(self, image: dict, image_id: str) -> Image:
         """An image as it is."""
@@ -93,3 +96,29 @@ class FlamingoMedTrainingCollator(FlamingoMedCollator):
     def read(self, image: dict, image_id: str) -> Image:
         """An image as it looks in this epoch."""
         return self.augmentation(read_image(image), seed=f"{self.seed}/{self.epoch}/{image_id}")
+
+
+def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:
+    """b rows (b t), padded, about m images → one row of their tokens end to end, without padding.
+
+    Args:
+        batch: of `FlamingoMedCollator`; each row is about one image.
+        image_token_id: id of `<image>`.
+
+    Returns:
+        input_ids, labels, position_ids, sequence_ids, image_index (1 t), all images (1 m …) in that row; class_labels
+        as they are.
+    """
+    real = batch["attention_mask"].bool()
+    b, t = real.shape
+    sees_image = (batch["input_ids"] == image_token_id).cumsum(-1) > 0
+    tokens = {
+        "input_ids": batch["input_ids"],
+        "labels": batch["labels"],
+        "position_ids": torch.arange(t).expand(b, t),
+        "sequence_ids": torch.arange(b).unsqueeze(1).expand(b, t),
+        "image_index": (batch["row_images"] + 1) * sees_image,
+    }
+    images = {name: batch[name].transpose(0, 1) for name in ("pixel_values", "frame_mask") if name in batch}
+    rest = {name: batch[name] for name in ("class_labels",) if name in batch}
+    return {**{name: value[real].unsqueeze(0) for name, value in tokens.items()}, **images, **rest}

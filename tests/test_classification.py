@@ -55,8 +55,13 @@ def test_where_the_head_reads():
     ids = torch.tensor([[9, 1, 5, 2, 3, 0], [1, 5, 5, 2, 5, 3], [9, 1, 2, 3, 3, 0]])  # 5 ends a question
     mask = torch.tensor([[1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0]])
     labels = torch.tensor([[-100, -100, -100, 2, 3, -100], [-100, -100, -100, 2, 5, 3], [-100, -100, 2, 3, 3, -100]])
-    assert question_end(ids, mask, labels, 5).tolist() == [2, 2, 1]  # the third asks nothing: the prompt's last token
-    assert question_end(ids, mask, None, 5).tolist() == [2, 4, 4]
+    # The third asks nothing: its prompt's last token.
+    assert [part.tolist() for part in question_end(ids, mask, labels, None, 5)] == [[0, 1, 2], [2, 2, 1]]
+    assert question_end(ids, mask, None, None, 5)[1].tolist() == [2, 4, 4]
+    real = mask.bool()
+    packed = ids[real][None], None, labels[real][None], torch.arange(3).repeat_interleave(mask.sum(1))[None]
+    assert [part.tolist() for part in question_end(*packed, 5)] == [[0, 0, 0], [2, 5 + 2, 5 + 6 + 1]]
+    assert question_end(packed[0], None, None, packed[3], 5)[1].tolist() == [2, 5 + 4, 5 + 6 + 4]
 
 
 def test_losses():
