@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.models.clip import CLIPVisionModelWithProjection
 
 from .configuration_flamingo_med import FlamingoMedConfig
@@ -41,9 +42,7 @@ def load_language_model(source: str | PretrainedConfig, revision: str | None = N
 
 
 def _config_of(source: str | PretrainedConfig, part: str, revision: str | None) -> PretrainedConfig:
-    if isinstance(source, PretrainedConfig):
-        return source
-    config = AutoConfig.from_pretrained(source, revision=revision)
+    config = source if isinstance(source, PretrainedConfig) else AutoConfig.from_pretrained(source, revision=revision)
     return getattr(config, part, config)
 
 
@@ -83,7 +82,12 @@ def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
         raise OSError(f"the checkpoint was saved without its backbones and needs {names}: {error}") from error
     make_room(language_model, config.text_config.vocab_size)
     parts = {"vision_encoder": vision_encoder, "language_model": language_model}
-    return {f"{part}.{name}": weight for part, model in parts.items() for name, weight in model.state_dict().items()}
+    return {
+        f"{part}.{name}": weight
+        for part, model in parts.items()
+        for name, weight in model.state_dict().items()
+        if name not in model.all_tied_weights_keys  # they are those of another name
+    }
 
 
 def checkpoint_weights(name: str, subfolder: str = "", **hub) -> dict[str, Tensor]:
@@ -135,13 +139,16 @@ def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
     """The list of layers of a causal LM, whatever its class calls it.
 
     Raises:
-        ValueError: a decoder that drops the keyword arguments that carry the image, or one without such a list.
+        ValueError: a decoder that drops the keyword arguments that carry the image, that is not causal, or that has no
+            such list.
     """
     config = language_model.config.get_text_config(decoder=True)
     kind = type(language_model).__name__
     known = config.model_type in DECODERS_KNOWN_TO_WORK | DECODERS_THAT_DROP_KEYWORDS
     if not known and not language_model._supports_attention_backend:
         raise ValueError(f"{kind} does not hand keyword arguments to its layers, so it would never see the image")
+    if config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not config.is_decoder:
+        raise ValueError(f"{kind} looks ahead, at the answer itself; a decoder of its kind needs is_decoder=True")
     for module in language_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers:
             return module

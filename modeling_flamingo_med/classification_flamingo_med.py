@@ -47,49 +47,58 @@ def question_end(
 
     Returns:
         Rows (b) and positions (b) in them; of packed sequences (s) and (s).
+
+    Raises:
+        ValueError: a row that is all answer, such as one with labels on its prompt.
     """
     (b, t), device = input_ids.shape, input_ids.device
-    rank = torch.arange(1, t + 1, device=device) + t * (input_ids == eoq_token_id)
-    if sequence_ids is not None:
+    if sequence_ids is None:
+        rows = torch.arange(b, device=device)
+        is_prompt = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+    else:
         s = int(sequence_ids.max()) + 1
-        rank = rank * (sequence_ids == torch.arange(s, device=device).unsqueeze(1))  # (s t)
-        return torch.zeros(s, dtype=torch.long, device=device), (rank * _is_prompt(labels, sequence_ids)).argmax(-1)
-    if attention_mask is not None:
-        rank = rank * attention_mask
-    return torch.arange(b, device=device), (rank * _is_prompt(labels, None)).argmax(-1)
+        rows = torch.zeros(s, dtype=torch.long, device=device)
+        is_prompt = sequence_ids == torch.arange(s, device=device).unsqueeze(1)  # (s t)
+    order = torch.arange(1, t + 1, device=device)
+    if labels is not None:
+        labelled = labels != -100
+        begins = labelled & ~F.pad(labelled[:, :-1], (1, 0))
+        answer = (is_prompt & begins).mul(order).amax(-1, keepdim=True)  # where the last answer begins; 0 for none
+        is_prompt = is_prompt & ((answer == 0) | (order < answer))
+        if not torch.compiler.is_compiling() and not is_prompt.any(-1).all():
+            raise ValueError("a row has labels from its first token on; the head reads the prompt, which has none")
+    return rows, (is_prompt * (order + t * (input_ids == eoq_token_id))).argmax(-1)
 
 
-def _is_prompt(labels: Tensor | None, sequence_ids: Tensor | None) -> Tensor | int:
-    """(b t) 1 before the answer of each row, or of each packed sequence, and 0 from there on."""
-    if labels is None:
-        return 1
-    answered = (labels != -100).cumsum(-1)
-    if sequence_ids is not None:  # only what was answered in the same sequence counts
-        first = F.pad(sequence_ids.diff(dim=-1), (1, 0)) != 0
-        before = (answered - (labels != -100).long()) * first
-        answered = answered - before.cummax(-1).values
-    return (answered == 0).long()
-
-
-def classification_loss(logits: Tensor, class_labels: Tensor, label_smoothing: float) -> Tensor:
+def classification_loss(
+    logits: Tensor,
+    class_labels: Tensor,
+    *,
+    multi_label: bool,
+    label_smoothing: float = 0.0,
+    num_classes_in_batch: Tensor | None = None,
+) -> Tensor:
     """Mean loss of the classes that are known.
 
     Args:
         logits: (b c)
-        class_labels: (b) the class of each row, for cross entropy; or (b c) 1 where a class holds and 0 where not, for
-            binary cross entropy. Negative where unknown.
+        class_labels: (b) the class of each row; or, multi-label, (b c) 1 where a class holds and 0 where not. Negative
+            where unknown.
+        multi_label: binary cross entropy of every class, instead of cross entropy.
         label_smoothing: in [0, 1]; of several classes (Szegedy et al. 2016), or of yes and no.
+        num_classes_in_batch: how many are known in all the batches whose losses will be added up; by default in this.
 
     Raises:
         ValueError: labels of another shape.
     """
-    if class_labels.shape not in (logits.shape[:1], logits.shape):
-        shapes = f"{tuple(logits.shape[:1])} or {tuple(logits.shape)}"
-        raise ValueError(f"class_labels must be {shapes}, got {tuple(class_labels.shape)}")
+    expected = logits.shape if multi_label else logits.shape[:1]
+    if class_labels.shape != expected:
+        raise ValueError(f"class_labels must be {tuple(expected)}, got {tuple(class_labels.shape)}")
     known = class_labels >= 0
-    if class_labels.ndim == 1:
-        losses = F.cross_entropy(logits, class_labels.clamp(min=0), reduction="none", label_smoothing=label_smoothing)
-    else:
+    if multi_label:
         targets = class_labels.clamp(min=0).to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
         losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    else:
+        losses = F.cross_entropy(logits, class_labels.clamp(min=0), reduction="none", label_smoothing=label_smoothing)
+    number = known.sum() if num_classes_in_batch is None else num_classes_in_batch
+    return (losses * known).sum() / torch.as_tensor(number).clamp(min=1)

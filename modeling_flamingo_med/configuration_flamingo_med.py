@@ -5,6 +5,7 @@ from typing import Any
 from transformers import AutoConfig, PretrainedConfig
 
 FEATURE_SELECTIONS = ("full", "patch", "pooled")
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
 LEARNING_EMBEDDINGS = ("all", "new", "none")
 
 
@@ -115,11 +116,16 @@ class FlamingoMedConfig(PretrainedConfig):
 
         text_config = _as_config(text_config, default="gpt2")
         kwargs.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
+        if id2label and num_labels not in (None, len(id2label)):
+            raise ValueError(f"num_labels is {num_labels}, but id2label names {len(id2label)}")
+        if not 0 <= classification_label_smoothing <= 1:
+            raise ValueError(f"classification_label_smoothing is from 0 to 1, got {classification_label_smoothing}")
         names = id2label or {i: f"LABEL_{i}" for i in range(num_labels or 0)}
         id2label = {int(i): name for i, name in names.items()}
         kwargs["label2id"] = {name: i for i, name in id2label.items()}
-        if id2label and problem_type is None:
-            problem_type = "single_label_classification"
+        if id2label:
+            problem_type = problem_type or PROBLEM_TYPES[0]
+            _check("problem_type", problem_type, PROBLEM_TYPES)
         # First: with the parts in place, it would reset the attention implementation that their models have chosen.
         super().__init__(
             eos_token_id=eos_token_id,

@@ -59,15 +59,17 @@ def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
 
 
-def check_images(image_index: Tensor, num_rows: int, num_images: int) -> None:
+def check_images(image_index: Tensor, image_states: Tensor | None, num_latents: int) -> None:
     """Refuse a token that waits for an image that is not there: it would see none, in silence.
 
     Args:
         image_index: (b t) as in `image_mask`.
-        num_rows, num_images: of the images that are there.
+        image_states: (b g 2 a (n l) e) of the images that are there, None for none.
+        num_latents: l.
     """
-    if len(image_index) != num_rows:
-        raise ValueError(f"images of {num_rows} rows for input_ids {tuple(image_index.shape)}")
+    num_images = 0 if image_states is None else image_states.shape[-2] // num_latents
+    if image_states is not None and len(image_states) != len(image_index):
+        raise ValueError(f"images of {len(image_states)} rows for input_ids {tuple(image_index.shape)}")
     if not torch.compiler.is_compiling() and image_index.max() > num_images:
         raise ValueError(f"{image_index.max()} <image> tokens in a row, but {num_images} images")
 
@@ -122,12 +124,12 @@ class FlamingoMedCrossAttentionHook:
     of a call; they end here, and the decoder layer does not see them.
 
     Args:
-        cross_attn: the gated cross-attention before this decoder layer, None where there is none.
-        index: which of the gated layers it is.
+        cross_attn: all gated cross-attentions; looked up at each call, since an adapter may have replaced one.
+        index: which of them stands before this decoder layer, None for none.
         carried: the decoder drops keyword arguments; they come by `carried`.
     """
 
-    def __init__(self, cross_attn: FlamingoMedGatedCrossAttention | None, index: int, carried: bool):
+    def __init__(self, cross_attn: nn.ModuleList, index: int | None, carried: bool):
         self.cross_attn = cross_attn
         self.index = index
         self.carried = carried
@@ -138,8 +140,9 @@ class FlamingoMedCrossAttentionHook:
         image_states = kwargs.pop("image_states", None)  # (b g 2 a (n l) e)
         image_mask = kwargs.pop("image_mask", None)
         maps = kwargs.pop("cross_attention_maps", None)
-        if self.cross_attn is None:
+        if self.index is None:
             return args, kwargs
         x = args[0] if args else kwargs.pop("hidden_states")
-        x = self.cross_attn(x, None if image_states is None else image_states[:, self.index], image_mask, maps)
+        states = None if image_states is None else image_states[:, self.index]
+        x = self.cross_attn[self.index](x, states, image_mask, maps)
         return (x, *args[1:]), kwargs

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 class FlamingoMedNewTokens(nn.Module):
     """The last rows of a decoder's vocabulary, apart from it, so that they alone have gradients and optimizer state.
 
-    Its hooks put them in the place of the decoder's own rows, which stay untouched.
+    Hooks (`FlamingoMedNewTokensHook`) put them in the place of the decoder's own rows, which stay untouched.
 
     Args:
         inputs: the decoder's token embeddings.
@@ -20,10 +20,16 @@ class FlamingoMedNewTokens(nn.Module):
     def __init__(self, inputs: nn.Embedding, outputs: nn.Linear, start: int, tied: bool):
         super().__init__()
         self.start = start
-        self.rows = nn.Parameter(inputs.weight[start:].detach().clone())  # (r d)
-        self.output_rows = None if tied else nn.Parameter(outputs.weight[start:].detach().clone())
-        inputs.register_forward_hook(self.embed)
-        outputs.register_forward_hook(self.unembed)
+        self.rows = nn.Parameter(torch.empty_like(inputs.weight[start:]))  # (r d)
+        self.output_rows = None if tied else nn.Parameter(torch.empty_like(outputs.weight[start:]))
+        self.begin_as(inputs, outputs)
+
+    @torch.no_grad()
+    def begin_as(self, inputs: nn.Embedding, outputs: nn.Linear) -> None:
+        """Take the values of the decoder's own rows."""
+        self.rows.copy_(inputs.weight[self.start :])
+        if self.output_rows is not None:
+            self.output_rows.copy_(outputs.weight[self.start :])
 
     def embed(self, inputs: nn.Embedding, args: tuple[Tensor], embedded: Tensor) -> Tensor:
         """Forward hook of the token embeddings: (b t) ids, (b t d) → (b t d)."""
@@ -37,3 +43,20 @@ class FlamingoMedNewTokens(nn.Module):
         rows = self.rows if self.output_rows is None else self.output_rows
         bias = None if outputs.bias is None else outputs.bias[self.start :]
         return torch.cat([logits[..., : self.start], F.linear(args[0], rows, bias)], dim=-1)
+
+
+class FlamingoMedNewTokensHook:
+    """Forward hook that calls a method of the model's new tokens, looked up at each call: an adapter may replace them.
+
+    Args:
+        model: has `new_tokens`.
+        method: "embed" or "unembed".
+    """
+
+    def __init__(self, model: nn.Module, method: str):
+        self.model = model
+        self.method = method
+
+    def __call__(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        """As the method."""
+        return getattr(self.model.new_tokens, self.method)(module, args, output)

@@ -1,8 +1,9 @@
 """FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
 
 import copy
+import inspect
 import os
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -35,7 +36,7 @@ from .cross_attention_flamingo_med import (
     image_mask,
     packed_mask,
 )
-from .embeddings_flamingo_med import FlamingoMedNewTokens
+from .embeddings_flamingo_med import FlamingoMedNewTokens, FlamingoMedNewTokensHook
 from .layers_flamingo_med import FlamingoMedGate
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 
@@ -51,7 +52,8 @@ class FlamingoMedOutput(ModelOutput):
         class_logits: (b num_labels), where the model has a head and sees the images themselves.
         past_key_values: the decoder's cache.
         hidden_states: the decoder's hidden states, one (b t d) a layer, where asked for.
-        image_states: (b g 2 a (n l) e) keys and values of the images, to pass to the next call.
+        attentions: the decoder's own attention weights, where asked for.
+        image_states: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with `image_index`.
         cross_attentions: g attention weights (b a t (n l)) of tokens over latents, where asked for.
         resampler_attentions: attention weights (m a l (f p + l)) of latents over patches and latents, one of each
             resampler layer, m all images one after the other, where asked for.
@@ -62,6 +64,7 @@ class FlamingoMedOutput(ModelOutput):
     class_logits: Tensor | None = None
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+    attentions: tuple[Tensor, ...] | None = None
     image_states: Tensor | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     resampler_attentions: tuple[Tensor, ...] | None = None
@@ -92,19 +95,27 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         A checkpoint that was saved without its backbones gets their weights from where they came from.
         """
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        config = config or FlamingoMedConfig.from_pretrained(name, **hub)
+        if config is None:
+            known = inspect.signature(FlamingoMedConfig.__init__).parameters
+            settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
+            config = FlamingoMedConfig.from_pretrained(name, **hub, **settings)
+        wants_info = kwargs.pop("output_loading_info", False)
         if config.backbones_saved:
-            loaded = super().from_pretrained(name, *args, config=config, **kwargs)
+            model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
         else:
-            weights = backbone_weights(config) | checkpoint_weights(name, **hub)
+            kwargs["state_dict"] = backbone_weights(config) | checkpoint_weights(name, **hub)
             config = copy.deepcopy(config)
             config.backbones_saved = True
-            loaded = super().from_pretrained(None, *args, config=config, state_dict=weights, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
-        model.name_or_path = str(name)
-        model.generation_config = GenerationConfig.from_pretrained(name, **hub)
+            model, info = super().from_pretrained(None, *args, config=config, output_loading_info=True, **kwargs)
+            model.name_or_path = str(name)
+            with suppress(OSError):  # a checkpoint without one generates as the model does by default
+                model.generation_config = GenerationConfig.from_pretrained(name, **hub)
+        if any(key.startswith("new_tokens.") for key in info["unexpected_keys"]):
+            raise ValueError(f"{name} has learned its new tokens apart: load it with train_embeddings='new'")
+        if any(key.startswith("new_tokens.") for key in info["missing_keys"]):
+            model.new_tokens.begin_as(model.get_input_embeddings(), model.get_output_embeddings())
         model.freeze()
-        return loaded
+        return (model, info) if wants_info else model
 
     def save_pretrained(
         self, save_directory: str | os.PathLike, *args, save_backbones: bool = True, state_dict=None, **kwargs
@@ -112,8 +123,8 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         """As in `transformers`.
 
         Args:
-            save_backbones: without, only what learns and what is ours is written, and where the pretrained parts came
-                from; `from_pretrained` then needs those too.
+            save_backbones: without, only what is ours or differs from the pretrained parts is written, and where those
+                came from; saving and `from_pretrained` then need them too.
 
         Raises:
             ValueError: a part that would not be saved began with random weights.
@@ -124,8 +135,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         for part in ("vision", "text"):
             if part not in self.config.backbones:
                 raise ValueError(f"the {part} part began with random weights; save it too: save_backbones=True")
-        state_dict = self.state_dict() if state_dict is None else state_dict
-        ours = {name: weight for name, weight in state_dict.items() if name in self.changed_weights()}
+        ours = self.changed_weights(self.state_dict() if state_dict is None else state_dict)
         self.config.backbones_saved = False
         try:
             super().save_pretrained(save_directory, *args, state_dict=ours, **kwargs)
@@ -182,13 +192,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         self.drops_keywords = config.text_config.model_type in DECODERS_THAT_DROP_KEYWORDS
         for i, layer in enumerate(decoder_layers):
             index, skipped = divmod(i, config.cross_attn_every_n_layers)
-            cross_attn = None if skipped else self.cross_attn[index]
-            hook = FlamingoMedCrossAttentionHook(cross_attn, index, self.drops_keywords)
+            hook = FlamingoMedCrossAttentionHook(self.cross_attn, None if skipped else index, self.drops_keywords)
             layer.register_forward_pre_hook(hook, with_kwargs=True)
         inputs, outputs = self.get_input_embeddings(), self.get_output_embeddings()
         if config.train_embeddings == "new":
             tied = config.text_config.tie_word_embeddings
             self.new_tokens = FlamingoMedNewTokens(inputs, outputs, config.first_new_token_id, tied)
+            inputs.register_forward_hook(FlamingoMedNewTokensHook(self, "embed"))
+            outputs.register_forward_hook(FlamingoMedNewTokensHook(self, "unembed"))
         if config.num_labels:
             self.classifier = FlamingoMedClassificationHead(
                 width=outputs.weight.shape[1],
@@ -199,6 +210,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         self.post_init()
         # Tied weights stand once in a checkpoint; `Trainer` would warn that the other name is missing.
         self._keys_to_ignore_on_save = set(self.all_tied_weights_keys)
+        self.generation_config.use_cache = True  # MPT's is off
         self.freeze()
 
     @classmethod
@@ -246,23 +258,33 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             stay_without_dropout(self.language_model, mode)
         return self
 
-    def changed_weights(self) -> set[str]:
-        """Names of the weights that cannot be had from the backbones: ours, those that learn, and resized ones."""
-        resized = set()
-        if self.config.train_embeddings != "new":
-            embeddings = (self.get_input_embeddings(), self.get_output_embeddings())
-            resized = {id(p) for module in embeddings for p in module.parameters()}
+    def changed_weights(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The part of a state dict that cannot be had from the backbones: what is ours, and what differs from them."""
+        start = self.config.first_new_token_id
+        inputs, outputs = self.get_input_embeddings().weight, self.get_output_embeddings().weight
+        rows = {name for name, p in self.named_parameters(remove_duplicate=False) if p is inputs or p is outputs}
+
+        def differs(name: str, weight: Tensor, origin: Tensor) -> bool:
+            if name in rows and self.config.train_embeddings == "new":  # from `start` on they are never used
+                weight, origin = weight[:start], origin[:start]
+            return not torch.equal(weight.cpu(), origin.to(weight.dtype))
+
+        origins = backbone_weights(self.config)
         return {
-            name
-            for name, p in self.named_parameters(remove_duplicate=False)
-            if p.requires_grad or id(p) in resized or name.split(".")[0] not in ("vision_encoder", "language_model")
+            name: weight
+            for name, weight in state_dict.items()
+            if name not in origins or differs(name, weight, origins[name])
         }
 
     def parameter_summary(self) -> str:
         """A table of how many parameters each part has, and how many of them learn or are frozen."""
+
+        def count(p: nn.Parameter) -> int:
+            return p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # bitsandbytes packs two in one
+
         lines = [f"{'part':<16}{'parameters':>16}{'learning':>16}{'frozen':>16}"]
         for name, part in [*self.named_children(), ("all", self)]:
-            sizes = [(p.numel(), p.requires_grad) for p in part.parameters()]
+            sizes = [(count(p), p.requires_grad) for p in part.parameters()]
             total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
             lines.append(f"{name:<16}{total:>16,}{learning:>16,}{total - learning:>16,}")
         return "\n".join(lines)
@@ -309,7 +331,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if frame_mask is not None:
             if frame_mask.shape != (b, n, f):
                 raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
-            frame_mask = rearrange(frame_mask, "b n f -> (b n) f")
+            frame_mask = rearrange(frame_mask.bool(), "b n f -> (b n) f")
         layer, select = self.config.vision_feature_layer, self.config.vision_feature_select
         pixels = rearrange(pixel_values, "b n f c h w -> (b n f) c h w")
         patches = image_features(self.vision_encoder, pixels, layer, select)
@@ -328,7 +350,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             (b g 2 a (n l) e)
         """
         latents = rearrange(image_latents, "b n l d -> b (n l) d")
-        states = torch.stack([layer.attn.keys_values(latents) for layer in self.cross_attn], dim=1)
+        # Spread over several devices, each layer answers on its own.
+        states = [layer.attn.keys_values(latents).to(latents.device) for layer in self.cross_attn]
+        states = torch.stack(states, dim=1)
         if row_images is not None:
             # Not states[row_images], whose gradient is summed on CPUs in whatever order the threads come.
             states = states.index_select(0, row_images.flatten())
@@ -366,7 +390,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image_latents: (b n l d) instead of them, as `encode_images` returns them.
             row_images: (b n) which rows share images, see `latents_to_states`.
             image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
-            image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default.
+            image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default. With
+                a filled cache `input_ids` are not all there, so it must be given.
             sequence_ids: (1 t) where several sequences are packed into one row without padding: which one each token
                 belongs to. `position_ids` begin anew in each, and `image_index` says which of the row's n images each
                 token sees, from 1 on, 0 for none.
@@ -376,7 +401,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
             output_cross_attentions: return the attention weights of gated layers and resampler.
             output_hidden_states: return the decoder's hidden states.
-            kwargs: passed to the decoder; `num_items_in_batch` to the loss.
+            kwargs: passed to the decoder; `num_items_in_batch` (labelled tokens) and `num_classes_in_batch` (known
+                classes) to the losses, where those of several batches are added up.
 
         Raises:
             ValueError: shapes that do not fit, more `<image>` tokens than images, or class labels without a head.
@@ -391,14 +417,15 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             attention_mask = packed_mask(sequence_ids, self.dtype)
         elif position_ids is None and attention_mask is not None:  # padding on the left takes no positions
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
+        num_latents = self.config.resampler_num_latents
         if image_index is None:
+            if past_key_values is not None and past_key_values.get_seq_length() > 0:
+                raise ValueError("with a filled cache, image_index must say how many images stand before each token")
             image_index = (input_ids == self.config.image_token_id).cumsum(-1)
+            check_images(image_index, image_states, num_latents)
         mask = None
         if image_states is not None:
-            num_latents = self.config.resampler_num_latents
             num_images = image_states.shape[-2] // num_latents
-            if image_latents is not None:
-                check_images(image_index, len(image_states), num_images)
             mask = image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
 
         if labels is not None:
@@ -407,6 +434,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             every = torch.compiler.is_compiling()
             logits_to_keep = slice(None) if every else (next_labels != -100).any(0).nonzero().squeeze(1)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
+        num_classes_in_batch = kwargs.pop("num_classes_in_batch", None)
+        return_dict = kwargs.pop("return_dict", True)
         classifies = self.config.num_labels > 0 and image_latents is not None
         images = {"image_states": image_states, "image_mask": mask, "cross_attention_maps": cross_maps}
         with carried(images) if self.drops_keywords else nullcontext():
@@ -423,7 +452,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             )
 
         loss = class_logits = None
-        if labels is not None:
+        if labels is not None and outputs.logits.shape[1] == 0:  # no answer to learn from
+            loss = outputs.logits.sum()
+        elif labels is not None:
             loss = self.loss_function(
                 outputs.logits,
                 labels=None,
@@ -435,18 +466,20 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
             class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
         if class_labels is not None:
-            class_loss = self._class_loss(class_logits, class_labels, labels, num_items_in_batch)
+            class_loss = self._class_loss(class_logits, class_labels, num_classes_in_batch)
             loss = class_loss if loss is None else loss + class_loss
-        return FlamingoMedOutput(
+        output = FlamingoMedOutput(
             loss=loss,
             logits=outputs.logits,
             class_logits=class_logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.get("attentions"),
             image_states=image_states,
             cross_attentions=tuple(cross_maps) if output_cross_attentions else None,
             resampler_attentions=tuple(resampler_maps) if output_cross_attentions else None,
         )
+        return output if return_dict else output.to_tuple()
 
     def classify(
         self,
@@ -465,15 +498,16 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image = image[places[0], (image_index[places] - 1).clamp(min=0)]
         return self.classifier(states[places], image)
 
-    def _class_loss(
-        self, logits: Tensor | None, class_labels: Tensor, labels: Tensor | None, num_items_in_batch: Tensor | None
-    ) -> Tensor:
+    def _class_loss(self, logits: Tensor | None, class_labels: Tensor, num_classes_in_batch: Tensor | None) -> Tensor:
         if logits is None:
             raise ValueError("class_labels need a model with a head (num_labels) and the images' pixels or latents")
-        loss = classification_loss(logits, class_labels, self.config.classification_label_smoothing)
-        if labels is not None and num_items_in_batch is not None:
-            # This batch's share of the accumulated ones, so that their losses add up to one mean as the answers' do.
-            loss = loss * (labels != -100).sum() / num_items_in_batch
+        loss = classification_loss(
+            logits,
+            class_labels,
+            multi_label=self.config.problem_type == "multi_label_classification",
+            label_smoothing=self.config.classification_label_smoothing,
+            num_classes_in_batch=num_classes_in_batch,
+        )
         return self.config.classification_loss_weight * loss
 
     @torch.no_grad()
@@ -496,17 +530,32 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             image_latents = self.encode_images(pixel_values, frame_mask)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
-            index = (kwargs["input_ids"] if inputs is None else inputs) == self.config.image_token_id
-            num_images = image_states.shape[-2] // self.config.resampler_num_latents
-            check_images(index.cumsum(-1), len(image_states), num_images)
-        return super().generate(inputs, image_states=image_states, **kwargs)
+        if kwargs.get("assistant_model") is not None:
+            raise ValueError("an assistant would look at this model's images; use prompt_lookup_num_tokens instead")
+        input_ids = kwargs["input_ids"] if inputs is None else inputs
+        prompt_images = (input_ids == self.config.image_token_id).cumsum(-1)
+        check_images(prompt_images, image_states, self.config.resampler_num_latents)
+        return super().generate(inputs, image_states=image_states, prompt_images=prompt_images, **kwargs)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs) -> dict:
-        """As in `transformers`, and how many images stand before each token of the whole text so far."""
+    def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:
+        """As in `transformers`, and how many images stand before each token.
+
+        Args:
+            prompt_images: (b t) of the prompt; what is generated after it sees the same images.
+        """
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        image_index = (input_ids == self.config.image_token_id).cumsum(-1)
-        model_inputs["image_index"] = image_index[:, -model_inputs["input_ids"].shape[1] :]
+        past = model_inputs.get("past_key_values")
+        start = 0 if past is None else int(past.get_seq_length())
+        stop = start + model_inputs["input_ids"].shape[1]
+        generated = prompt_images[:, -1:].expand(-1, max(stop - prompt_images.shape[1], 0))
+        model_inputs["image_index"] = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
         return model_inputs
+
+    def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
+        """As in `transformers`; not where the new tokens are apart."""
+        if self.config.train_embeddings == "new":
+            raise ValueError("with train_embeddings='new' the vocabulary cannot be resized; start with all tokens")
+        return super().resize_token_embeddings(*args, **kwargs)
 
     @torch.no_grad()
     def score_answers(self, candidates: Tensor, input_ids: Tensor, attention_mask: Tensor, **images: Tensor) -> Tensor:
@@ -519,16 +568,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             images: pixel_values or what else `forward` takes in its place.
 
         Returns:
-            (b s) log-likelihood of each candidate, the sum over its tokens.
+            (b s) log-likelihood of each candidate, the sum over its tokens; -inf where a row has fewer than s.
 
         Raises:
-            ValueError: candidates for another number of rows.
+            ValueError: candidates for another number of rows, or prompts padded on the right.
         """
         b = len(input_ids)
         if candidates.ndim == 2:
             candidates = repeat(candidates, "s t -> b s t", b=b)
         if candidates.ndim != 3 or len(candidates) != b:
             raise ValueError(f"candidates must be (s t) or ({b} s t), got {tuple(candidates.shape)}")
+        if not attention_mask[:, -1].all():
+            raise ValueError("prompts must be padded on the left, as a processor without answers does")
         s = candidates.shape[1]
         prompt = self(input_ids, attention_mask, use_cache=True, logits_to_keep=1, **images)
 
@@ -548,4 +599,5 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         )
         logits = torch.cat([prompt.logits.repeat_interleave(s, 0), answers.logits[:, :-1]], dim=1)
         log_probs = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        return rearrange((log_probs * known).sum(-1), "(b s) -> b s", s=s)
+        scores = (log_probs * known).sum(-1).masked_fill(~known.any(-1), -torch.inf)
+        return rearrange(scores, "(b s) -> b s", s=s)

@@ -7,6 +7,7 @@ from typing import get_type_hints
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
@@ -117,6 +118,17 @@ class FlamingoMedTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
         dataset = train_dataset if train_dataset is not None else self.train_dataset
         return ImageGroupedSampler(dataset["image_id"], seed=self.args.seed)
+
+    def get_batch_samples(self, *args, **kwargs) -> tuple[list, Tensor | int | None]:
+        """As in `transformers`; each batch also learns how many known classes all of them have together."""
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        if batches and "class_labels" in batches[0]:
+            known = sum((batch["class_labels"] >= 0).sum() for batch in batches)
+            if self.args.average_tokens_across_devices:
+                known = self.accelerator.gather(known.to(self.args.device)).sum()
+            for batch in batches:
+                batch["num_classes_in_batch"] = known
+        return batches, num_items_in_batch
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)

@@ -203,6 +203,8 @@ class FlamingoMedProcessor(ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text or [""])
         shown = [image for image, _, _ in examples]
         said = [(question, answer) for _, question, answer in examples]
+        if examples and any(IMAGE in text for text in texts):
+            raise ValueError(f"a text with {IMAGE} is a whole prompt; write the examples into it")
         rows = _images_of_rows(images, len(texts))
         prompts = [
             text if IMAGE in text else self.render(text, len(row), said) for text, row in zip(texts, rows, strict=True)

@@ -64,6 +64,12 @@ def make_model(processor):
     return make
 
 
+def same_weights(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether all weights are equal, bit by bit. Logits may differ in the last bits, as threads share the work."""
+    first, second = first.state_dict(), second.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.fixture
 def images() -> list[Image.Image]:
     """Three different images of different shapes."""

@@ -5,6 +5,7 @@ import torch
 import transformers
 from packaging.version import Version
 from transformers import (
+    BertConfig,
     BioGptConfig,
     BloomConfig,
     CLIPVisionConfig,
@@ -27,7 +28,7 @@ from transformers import (
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.backbones_flamingo_med import find_decoder_layers
-from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
+from tests.conftest import QUESTIONS, SMALL, TEXT, VISION, same_weights
 
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 DECODERS = {
@@ -121,7 +122,7 @@ def test_cache_changes_nothing_and_rows_neither(decoder_model, processor, images
     model = decoder_model(name)
     batch = processor(images=images, text=QUESTIONS)
     options = {"max_new_tokens": 6, "do_sample": False, "output_scores": True, "return_dict_in_generate": True}
-    cached = model.generate(**batch, **options)
+    cached = model.generate(**batch, **options, use_cache=True)
     uncached = model.generate(**batch, **options, use_cache=False)
     assert torch.equal(cached.sequences, uncached.sequences)
     torch.testing.assert_close(cached.scores, uncached.scores, atol=1e-4, rtol=1e-4)
@@ -183,7 +184,8 @@ def test_round_trip(decoder_model, processor, images, tmp_path, name):
     inputs = processor(images=images, text=QUESTIONS)
     loaded = FlamingoMedForConditionalGeneration.from_pretrained(tmp_path)
     with torch.no_grad():
-        assert torch.equal(loaded(**inputs).logits, model(**inputs).logits)
+        torch.testing.assert_close(loaded(**inputs).logits, model(**inputs).logits)
+        assert same_weights(loaded, model)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -241,6 +243,11 @@ def test_decoders_that_would_not_see_the_image_are_refused(processor):
     with pytest.raises(ValueError, match="BloomForCausalLM does not hand"):
         FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
             VISION["clip"], BloomConfig(hidden_size=32, n_layer=2, n_head=4), **processor.token_ids, **SMALL
+        )
+    bert = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    with pytest.raises(ValueError, match="BertLMHeadModel looks ahead"):
+        FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+            VISION["clip"], BertConfig(**bert), **processor.token_ids, **SMALL
         )
     with pytest.raises(ValueError, match="image_token_id is missing"):
         FlamingoMedForConditionalGeneration(FlamingoMedConfig(VISION["clip"], TEXT["gpt2"]))

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.classification_flamingo_med import classification_loss, question_end
-from tests.conftest import QUESTIONS, TEXT, VISION
+from tests.conftest import QUESTIONS, TEXT, VISION, same_weights
 
 ANSWERS = ["yes", "no", "left lower lobe"]
 
@@ -66,17 +66,20 @@ def test_where_the_head_reads():
 
 def test_losses():
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-    single = classification_loss(logits, torch.tensor([0, -100]), 0.0)
+    single = classification_loss(logits, torch.tensor([0, -100]), multi_label=False)
     torch.testing.assert_close(single, -logits[0].log_softmax(-1)[0])  # an unknown class does not count
-    smooth = classification_loss(logits, torch.tensor([0, 1]), 0.2)
+    smooth = classification_loss(logits, torch.tensor([0, 1]), multi_label=False, label_smoothing=0.2)
     torch.testing.assert_close(smooth, F.cross_entropy(logits, torch.tensor([0, 1]), label_smoothing=0.2))
-    several = classification_loss(logits, torch.tensor([[1.0, 0.0, 1.0], [0.0, -100.0, 0.0]]), 0.0)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, -100.0, 0.0]])
+    several = classification_loss(logits, labels, multi_label=True)
     p = logits.sigmoid()
     by_hand = -(p[0, 0].log() + (1 - p[0, 1]).log() + p[0, 2].log() + (1 - p[1, 0]).log() + (1 - p[1, 2]).log()) / 5
     torch.testing.assert_close(several, by_hand)
-    assert classification_loss(logits, torch.tensor([-100, -100]), 0.0) == 0
-    with pytest.raises(ValueError, match=r"class_labels must be \(2,\) or \(2, 3\), got \(2, 2\)"):
-        classification_loss(logits, torch.zeros(2, 2), 0.0)
+    assert classification_loss(logits, torch.tensor([-100, -100]), multi_label=False) == 0
+    with pytest.raises(ValueError, match=r"class_labels must be \(2,\), got \(2, 3\)"):
+        classification_loss(logits, labels, multi_label=False)
+    with pytest.raises(ValueError, match=r"class_labels must be \(2, 3\), got \(2,\)"):
+        classification_loss(logits, torch.tensor([0, 1]), multi_label=True)
 
 
 @torch.no_grad()
@@ -84,20 +87,45 @@ def test_several_labels_and_weights(make_model, batch):
     model = make_model(num_labels=3, problem_type="multi_label_classification", classification_loss_weight=0.5)
     labels = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, -100.0]])
     outputs = model(**batch, class_labels=labels)
-    expected = model(**batch).loss + 0.5 * classification_loss(outputs.class_logits, labels, 0.0)
+    expected = model(**batch).loss + 0.5 * classification_loss(outputs.class_logits, labels, multi_label=True)
     torch.testing.assert_close(outputs.loss, expected)
 
 
 @torch.no_grad()
 def test_accumulated_losses_add_up(make_model, processor, images):
-    """Micro-batches with `num_items_in_batch` add up to weights of one, as in the loss of the answers."""
+    """Micro-batches with the numbers of all of them add up to the loss of all rows, however long their answers are."""
     model = make_model(num_labels=5)
-    rows = [processor(images=i, text=q, answers="yes") for i, q in zip(images, QUESTIONS, strict=True)]
-    items = sum((row["labels"] != -100).sum() for row in rows)
-    classes = [torch.tensor([number]) for number in (0, 3, 4)]
-    parts = [model(**row, class_labels=c, num_items_in_batch=items).loss for row, c in zip(rows, classes, strict=True)]
-    whole = processor(images=images, text=QUESTIONS, answers=["yes"] * 3)
+    answers = ["yes", "no", "a much longer answer, which is nearly a report"]
+    rows = [processor(images=i, text=q, answers=a) for i, q, a in zip(images, QUESTIONS, answers, strict=True)]
+    classes = [torch.tensor([number]) for number in (0, -100, 4)]
+    numbers = {
+        "num_items_in_batch": sum((row["labels"] != -100).sum() for row in rows),
+        "num_classes_in_batch": torch.tensor(2),
+    }
+    parts = [model(**row, class_labels=c, **numbers).loss for row, c in zip(rows, classes, strict=True)]
+    whole = processor(images=images, text=QUESTIONS, answers=answers)
     torch.testing.assert_close(sum(parts), model(**whole, class_labels=torch.cat(classes)).loss)
+
+
+@torch.no_grad()
+def test_labels_of_another_style(make_model, processor, images):
+    model = make_model(num_labels=5)
+    batch = processor(images=images, text=QUESTIONS, answers=["yes"] * 3)
+    logits = model(**batch).class_logits
+    # An example's answer may be learned too: the head still reads the question behind it.
+    example = [(images[0], "Is it left?", "no")]
+    shots = processor(images=images, text=QUESTIONS, answers=["yes"] * 3, examples=example)
+    expected = model(**shots).class_logits
+    first = shots["input_ids"] == model.config.eoq_token_id
+    shots["labels"][:, int(first[0].nonzero()[0]) + 2] = 7
+    assert torch.equal(model(**shots).class_logits, expected)
+    everything = {**batch, "labels": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)}
+    with pytest.raises(ValueError, match="a row has labels from its first token on"):
+        model(**everything)
+    nothing = {**batch, "labels": torch.full_like(batch["labels"], -100)}
+    loss = model(**nothing, class_labels=torch.tensor([0, 1, 2])).loss
+    torch.testing.assert_close(loss, F.cross_entropy(logits, torch.tensor([0, 1, 2])))
+    assert model(**nothing).loss == 0
 
 
 def test_head_learns_alone(make_model, processor, images):
@@ -119,7 +147,8 @@ def test_head_is_saved_with_its_names(make_model, processor, images, tmp_path):
     assert loaded.config.problem_type == "single_label_classification"
     inputs = processor(images=images, text=QUESTIONS)
     with torch.no_grad():
-        assert torch.equal(loaded(**inputs).class_logits, model(**inputs).class_logits)
+        torch.testing.assert_close(loaded(**inputs).class_logits, model(**inputs).class_logits)
+        assert same_weights(loaded, model)
 
 
 def test_without_a_head(make_model, processor, images, tmp_path):
@@ -128,5 +157,12 @@ def test_without_a_head(make_model, processor, images, tmp_path):
     config.save_pretrained(tmp_path)
     assert FlamingoMedConfig.from_pretrained(tmp_path).num_labels == 0
     inputs = processor(images=images, text=QUESTIONS)
+    for setting, message in (
+        ({"problem_type": "regression", "num_labels": 2}, "problem_type is one of .*, got 'regression'"),
+        ({"num_labels": 5, "id2label": {0: "a"}}, "num_labels is 5, but id2label names 1"),
+        ({"classification_label_smoothing": 7.0}, "classification_label_smoothing is from 0 to 1, got 7.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            FlamingoMedConfig(VISION["clip"], TEXT["gpt2"], **setting)
     with pytest.raises(ValueError, match="class_labels need a model with a head"):
         make_model()(**inputs, class_labels=torch.tensor([0, 1, 2]))

@@ -52,8 +52,10 @@ def test_ways_to_generate_that_agree(make_model, inputs, images, processor, text
     first = {key: value[:1] for key, value in inputs.items()}  # assisted generation takes one row
     alone = model.generate(**first, **GREEDY)
     assert torch.equal(model.generate(**first, **GREEDY, prompt_lookup_num_tokens=2), alone)
-    assistant = make_model(text=text, cross_attn_every_n_layers=3)
-    assert torch.equal(model.generate(**first, **GREEDY, assistant_model=assistant), alone)
+    with pytest.raises(ValueError, match="use prompt_lookup_num_tokens instead"):
+        model.generate(**first, **GREEDY, assistant_model=make_model(text=text))
+    chunks = model.generate(**inputs, **GREEDY, prefill_chunk_size=4)
+    assert torch.equal(chunks, greedy)
 
     several = model.generate(**inputs, max_new_tokens=8, num_beams=4, num_return_sequences=2, do_sample=False)
     best = model.generate(**inputs, max_new_tokens=8, num_beams=4, do_sample=False)
@@ -85,6 +87,10 @@ def test_scores_are_those_of_the_forward_pass(make_model, inputs):
 
 
 def test_images_must_be_there(make_model, processor, inputs):
+    without = {name: value for name, value in inputs.items() if name != "pixel_values"}
+    for call in (lambda: make_model()(**without), lambda: make_model().generate(**without)):
+        with pytest.raises(ValueError, match="1 <image> tokens in a row, but 0 images"):
+            call()
     prompts = processor.tokenize(["<image><image> Question: which is newer? <EOQ> Answer:"] * 3)
     with pytest.raises(ValueError, match="2 <image> tokens in a row, but 1 images"):
         make_model().generate(**prompts, pixel_values=inputs["pixel_values"], max_new_tokens=2)
@@ -126,6 +132,54 @@ def test_candidates_are_scored_as_one_by_one(make_model, processor, images, inpu
         model.score_answers(processor.tokenize_answers(own[:2]), **inputs)
 
 
+def test_candidates_that_do_not_fit(make_model, processor, images, inputs):
+    model = make_model()
+    ragged = processor.tokenize_answers([["yes", "no", "left"], ["a", "b"], ["c"]])
+    scores = model.score_answers(ragged, **inputs)
+    assert (scores == -torch.inf).tolist() == [[False] * 3, [False, False, True], [False, True, True]]
+    right = processor(images=images, text=QUESTIONS, answers=["a", "b", "c"])
+    right.pop("labels")
+    with pytest.raises(ValueError, match="prompts must be padded on the left"):
+        model.score_answers(processor.tokenize_answers(["yes"]), **right)
+
+
+def test_a_generated_image_token_is_no_image(make_model, processor, images):
+    model = make_model(text="llama", cross_attn_latest_only=False)
+    model.get_output_embeddings().weight.data[model.config.image_token_id] = 0
+    rows = processor(images=[[images[0]], [images[1], images[2]]], text=QUESTIONS[:2])
+    options = {"max_new_tokens": 6, "do_sample": False, "sequence_bias": [[[model.config.image_token_id], 1e4]]}
+    outputs = model.generate(**rows, **options, output_logits=True, return_dict_in_generate=True)
+    assert (outputs.sequences[:, -5:] == model.config.image_token_id).all()
+    filler = {**rows, "pixel_values": rows["pixel_values"].clone()}
+    filler["pixel_values"][0, 1] = 9.0
+    others = model.generate(**filler, **options, output_logits=True, return_dict_in_generate=True)
+    torch.testing.assert_close(others.logits, outputs.logits)
+
+
+def test_a_step_of_ones_own(make_model, inputs):
+    model = make_model()
+    with torch.no_grad():
+        start = model(**inputs, use_cache=True)
+        token = start.logits[:, -1:].argmax(-1)
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+        given = {"past_key_values": start.past_key_values, "image_states": start.image_states, "attention_mask": mask}
+        with pytest.raises(ValueError, match="with a filled cache, image_index must say"):
+            model(token, **given)
+        step = model(token, **given, image_index=torch.ones_like(token)).logits[:, -1]
+        whole = torch.cat([inputs["input_ids"], token], dim=1)
+        expected = model(whole, attention_mask=mask, pixel_values=inputs["pixel_values"]).logits[:, -1]
+    torch.testing.assert_close(step, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_attentions_and_tuples(make_model, inputs):
+    model = make_model()
+    model.set_attn_implementation("eager")
+    outputs = model.generate(**inputs, **GREEDY, output_attentions=True, return_dict_in_generate=True)
+    assert len(outputs.attentions[0]) == 3
+    with torch.no_grad():
+        assert torch.equal(model(**inputs, return_dict=False)[0], model(**inputs).logits)
+
+
 def test_few_shot_examples_come_before_each_question(make_model, processor, images):
     examples = [(images[0], "Is there an effusion?", "no"), (images[1], "Which side?", "left")]
     inputs = processor(images=images[1:], text=QUESTIONS[1:], examples=examples)
@@ -138,5 +192,7 @@ def test_few_shot_examples_come_before_each_question(make_model, processor, imag
     with torch.no_grad():
         assert not torch.equal(model(**inputs).logits[:, -1], model(**other).logits[:, -1])
     assert len(model.generate(**inputs, **GREEDY)) == 2
+    with pytest.raises(ValueError, match="a text with <image> is a whole prompt"):
+        processor(images=images[0], text="<image> a", examples=examples)
     with pytest.raises(ValueError, match="answer holds the special token '<EOC>'"):
         processor(images=images[1:], text=QUESTIONS[1:], examples=[(images[0], "a", "b <EOC>")])

@@ -112,9 +112,20 @@ def test_head_learns_from_the_rows_labels(make_model, processor, phantom, tmp_pa
         )([phantom[i] for i in range(12)])
         with torch.no_grad():
             logits = model.eval()(**batch).class_logits
-        losses.append(classification_loss(logits, batch["class_labels"], 0.0))
+        multi_label = problem_type == "multi_label_classification"
+        losses.append(classification_loss(logits, batch["class_labels"], multi_label=multi_label))
     assert losses[1] < 0.8 * losses[0]
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_head_does_not_depend_on_accumulation(make_model, processor, phantom, tmp_path):
+    losses = []
+    for batch, steps in ((12, 1), (3, 4)):
+        model = make_model(id2label=dict(enumerate(class_names(phantom))), classification_dropout=0.0)
+        options = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps, "logging_steps": 1}
+        trainer = train(model, processor, phantom, tmp_path / str(batch), max_steps=2, **options)
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_classes_of_a_batch(processor, phantom):
