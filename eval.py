@@ -19,9 +19,11 @@ from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
 from processing.datasets.overlap import compare
 from processing.errors import InputError, check_keys, run
+from processing.features import ImageFeatures
+from processing.files import write_json
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
-from processing.scoring.report import format_table, score_rows, write_json, write_predictions
+from processing.scoring.report import format_table, score_rows, write_predictions
 
 
 @dataclass
@@ -66,7 +68,13 @@ def evaluate(arguments: list[str]) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
-    answers = answer_questions(model, processor, rows, batch_size=args.batch_size, description="with images")
+    features = None
+    if model.config.freeze_vision:  # then training has stored them, or another evaluation with the same encoder will
+        features = ImageFeatures(model, processor)
+        features.add_rows(model, processor, rows, progress=True)
+    answers = answer_questions(
+        model, processor, rows, batch_size=args.batch_size, features=features, description="with images"
+    )
     blank = answer_questions(
         model, processor, rows, batch_size=args.batch_size, blank_images=True, description="images blanked"
     )

@@ -24,9 +24,9 @@ from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainin
 from processing.datasets import class_names, count_unseen
 from processing.datasets.overlap import compare
 from processing.errors import InputError, check_keys, check_types, run
+from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
-from processing.scoring.report import write_json, write_whole
 from processing.tokenizer import train_tokenizer
 
 

@@ -305,8 +305,17 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         """Replace the decoder's output layer."""
         self.language_model.set_output_embeddings(value)
 
+    def image_features(self, pixels: Tensor) -> Tensor:
+        """What the image encoder makes of images: (m c h w) → (m p d); a frozen one always makes the same of them."""
+        layer, select = self.config.vision_feature_layer, self.config.vision_feature_select
+        return image_features(self.vision_encoder, pixels, layer, select)
+
     def encode_images(
-        self, pixel_values: Tensor, frame_mask: Tensor | None = None, maps: list[Tensor] | None = None
+        self,
+        pixel_values: Tensor | None = None,
+        frame_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
+        maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Images → latents, the visual tokens.
 
@@ -314,28 +323,32 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             pixel_values: (b n c h w) the images of each row; rows with fewer than n are filled up with anything. Or
                 (b n f c h w): each image has f frames, such as the views of a study.
             frame_mask: (b n f) False on frames that only fill up.
+            image_features: (b n f p d) instead of the pixels, of each frame what `image_features` returned.
             maps: where given, each resampler layer appends its attention weights.
 
         Returns:
             (b n l d)
 
         Raises:
-            ValueError: pixels or mask of another shape.
+            ValueError: pixels, features or mask of another shape.
         """
-        if pixel_values.ndim == 5:
-            pixel_values = pixel_values.unsqueeze(2)
-        if pixel_values.ndim != 6:
-            shape = tuple(pixel_values.shape)
-            raise ValueError(f"pixel_values must be (b n c h w), or (b n f c h w) with frames, got {shape}")
-        b, n, f = pixel_values.shape[:3]
+        if image_features is None:
+            if pixel_values.ndim == 5:
+                pixel_values = pixel_values.unsqueeze(2)
+            if pixel_values.ndim != 6:
+                shape = tuple(pixel_values.shape)
+                raise ValueError(f"pixel_values must be (b n c h w), or (b n f c h w) with frames, got {shape}")
+            b, n, f = pixel_values.shape[:3]
+            features = self.image_features(rearrange(pixel_values, "b n f c h w -> (b n f) c h w"))
+            image_features = rearrange(features, "(b n f) p d -> b n f p d", b=b, n=n)
+        elif image_features.ndim != 5:
+            raise ValueError(f"image_features must be (b n f p d), got {tuple(image_features.shape)}")
+        b, n, f = image_features.shape[:3]
         if frame_mask is not None:
             if frame_mask.shape != (b, n, f):
                 raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
             frame_mask = rearrange(frame_mask.bool(), "b n f -> (b n) f")
-        layer, select = self.config.vision_feature_layer, self.config.vision_feature_select
-        pixels = rearrange(pixel_values, "b n f c h w -> (b n f) c h w")
-        patches = image_features(self.vision_encoder, pixels, layer, select)
-        latents = self.resampler(rearrange(patches, "(m f) p d -> m f p d", f=f), frame_mask, maps)
+        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, maps)
         return rearrange(latents, "(b n) l d -> b n l d", n=n)
 
     def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
@@ -366,6 +379,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         position_ids: Tensor | None = None,
         pixel_values: Tensor | None = None,
         frame_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
         image_latents: Tensor | None = None,
         row_images: Tensor | None = None,
         image_states: Tensor | None = None,
@@ -386,7 +400,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             input_ids: (b t) with one `<image>` token where each image stands.
             attention_mask: (b t) 0 on padding.
             position_ids: (b t) counted from `attention_mask` by default.
-            pixel_values, frame_mask: the images, see `encode_images`.
+            pixel_values, frame_mask, image_features: the images, see `encode_images`.
             image_latents: (b n l d) instead of them, as `encode_images` returns them.
             row_images: (b n) which rows share images, see `latents_to_states`.
             image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
@@ -409,8 +423,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         """
         explicit = output_cross_attentions or self.config._attn_implementation == "eager"
         resampler_maps, cross_maps = ([], []) if explicit else (None, None)
-        if pixel_values is not None:
-            image_latents = self.encode_images(pixel_values, frame_mask, resampler_maps)
+        if pixel_values is not None or image_features is not None:
+            image_latents = self.encode_images(pixel_values, frame_mask, image_features, resampler_maps)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
         if sequence_ids is not None:
@@ -517,6 +531,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         *,
         pixel_values: Tensor | None = None,
         frame_mask: Tensor | None = None,
+        image_features: Tensor | None = None,
         image_latents: Tensor | None = None,
         row_images: Tensor | None = None,
         image_states: Tensor | None = None,
@@ -526,8 +541,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
 
         Prompts of different lengths are padded on the left.
         """
-        if pixel_values is not None:
-            image_latents = self.encode_images(pixel_values, frame_mask)
+        if pixel_values is not None or image_features is not None:
+            image_latents = self.encode_images(pixel_values, frame_mask, image_features)
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
         if kwargs.get("assistant_model") is not None:

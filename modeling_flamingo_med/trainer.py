@@ -16,6 +16,7 @@ from processing.answering import Answer, answer_questions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
 from processing.errors import InputError, check_keys, check_types
+from processing.features import ImageFeatures
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.scoring.exact_match import exact_match
 
@@ -39,6 +40,13 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     )
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
+    )
+    packing: bool = field(
+        default=True, metadata={"help": "put the questions of a training batch end to end, without padding"}
+    )
+    store_features: bool = field(
+        default=True,
+        metadata={"help": "with a frozen image encoder and no augmentation, encode every image once and for all"},
     )
     augmentation: dict = field(
         default_factory=dict,
@@ -93,8 +101,9 @@ class FlamingoMedTrainer(Trainer):
             "label2id": model.config.label2id,
             "multi_label": model.config.problem_type == "multi_label_classification",
         }
+        augmentation = Augmentation(**args.augmentation)
         self.training_collator = FlamingoMedTrainingCollator(
-            processing_class, augmentation=Augmentation(**args.augmentation), seed=args.seed, **classes
+            processing_class, augmentation=augmentation, seed=args.seed, packed=args.packing, **classes
         )
         super().__init__(
             model=model,
@@ -106,6 +115,20 @@ class FlamingoMedTrainer(Trainer):
             **kwargs,
         )
         self.add_callback(_EpochOfCollator(self.training_collator))
+        self.features = None
+        learns = any(p.requires_grad for p in model.vision_encoder.parameters())
+        if args.store_features and not learns and augmentation == Augmentation():
+            self.features = self.store_features(model)
+            self.data_collator.features = self.training_collator.features = self.features
+
+    def store_features(self, model: FlamingoMedForConditionalGeneration) -> ImageFeatures:
+        """Features of all images of both data sets, which one process computes as far as they lack."""
+        features = ImageFeatures(model, self.processing_class)
+        with self.args.main_process_first(desc="image features"):
+            features.refresh()
+            for rows in filter(None, (self.train_dataset, self.eval_dataset)):
+                features.add_rows(model, self.processing_class, rows, progress=not self.args.disable_tqdm)
+        return features
 
     def get_train_dataloader(self) -> DataLoader:
         """As in `transformers`, with augmented images."""
@@ -159,6 +182,7 @@ class FlamingoMedTrainer(Trainer):
                 self.processing_class,
                 rows.select(share),
                 batch_size=batch_size,
+                features=self.features,
                 description=None if self.args.disable_tqdm or not self.is_world_process_zero() else "answering",
             )
         return gather_object(mine)

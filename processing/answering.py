@@ -10,6 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 from processing.collator import FlamingoMedCollator
 from processing.errors import InputError
+from processing.features import ImageFeatures
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 
@@ -46,6 +47,7 @@ def answer_questions(
     *,
     batch_size: int = 64,
     blank_images: bool = False,
+    features: ImageFeatures | None = None,
     description: str | None = None,
 ) -> list[Answer]:
     """Answer the question of each row about its image, greedily.
@@ -56,6 +58,7 @@ def answer_questions(
         rows: a list of dicts, or a `datasets.Dataset`, with image, image_id and question.
         batch_size: questions at a time; the answers do not depend on it.
         blank_images: hide the images from the model.
+        features: stored features of all these images, instead of reading them.
         description: title of the progress bar; no bar where None.
 
     Returns:
@@ -66,7 +69,7 @@ def answer_questions(
     """
     if batch_size < 1:
         raise InputError(f"batch_size is at least 1, got {batch_size}")
-    collate = FlamingoMedCollator(processor, answers=False, blank_images=blank_images)
+    collate = FlamingoMedCollator(processor, answers=False, blank_images=blank_images, features=features)
     # Questions about one image stand together, so that it is encoded once.
     image_ids = [row["image_id"] for row in rows] if isinstance(rows, list) else rows["image_id"]
     order = sorted(range(len(rows)), key=lambda i: image_ids[i])

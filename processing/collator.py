@@ -8,6 +8,7 @@ from torch import Tensor
 
 from processing.augmentation import Augmentation
 from processing.errors import InputError
+from processing.features import ImageFeatures
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -19,6 +20,7 @@ class FlamingoMedCollator:
         processor: the model's processor.
         answers: with the answers, to learn from; without, to generate from.
         blank_images: every image a uniform grey, to see what the model answers without one.
+        features: what a frozen image encoder made of the images, instead of the images themselves.
         label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
         multi_label: several classes may hold at once.
         packed: put all rows end to end in one, without padding.
@@ -30,6 +32,7 @@ class FlamingoMedCollator:
         *,
         answers: bool,
         blank_images: bool = False,
+        features: ImageFeatures | None = None,
         label2id: dict[str, int] | None = None,
         multi_label: bool = False,
         packed: bool = False,
@@ -37,29 +40,49 @@ class FlamingoMedCollator:
         self.processor = processor
         self.answers = answers
         self.blank_images = blank_images
+        self.features = features
         self.label2id = label2id or {}
         self.multi_label = multi_label
         self.packed = packed
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
-        """b rows about m distinct images → pixel_values (m 1 c h w), or of studies (m 1 f c h w) with
-        frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
-        images = {row["image_id"]: [row["image"], *row.get("more_images", ())] for row in rows}
-        number = {image_id: i for i, image_id in enumerate(images)}
-        studies = [tuple(self.read(image, image_id) for image in study) for image_id, study in images.items()]
-        pixels = self.processor.pixels([[study] for study in studies])
-        if self.blank_images:
-            pixels["pixel_values"].zero_()  # after normalisation: the mean colour
+        """b rows about m distinct images → pixel_values (m 1 c h w) or image_features (m 1 f p d), of studies
+        pixel_values (m 1 f c h w) and frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
+        studies = {row["image_id"]: [row["image"], *row.get("more_images", ())] for row in rows}
+        number = {image_id: i for i, image_id in enumerate(studies)}
+        if self.blank_images:  # they are all the same one
+            image_id, study = next(iter(studies.items()))
+            images = self.pixels({image_id: study})
+            images["pixel_values"].zero_()  # after normalisation: the mean colour
+            number = dict.fromkeys(studies, 0)
+        elif self.features is not None:
+            images = self.stored_features(studies)
+        else:
+            images = self.pixels(studies)
         try:
             prompts = [self.processor.render(row["question"]) for row in rows]
             tokens = self.processor.tokenize(prompts, [row["answer"] for row in rows] if self.answers else None)
         except ValueError as error:
-            raise InputError(f"one of {len(rows)} questions, about {', '.join(images)}: {error}") from None
+            raise InputError(f"one of {len(rows)} questions, about {', '.join(studies)}: {error}") from None
         row_images = torch.tensor([[number[row["image_id"]]] for row in rows])
-        batch = {**pixels, "row_images": row_images, **tokens}
+        batch = {**images, "row_images": row_images, **tokens}
         if self.label2id:
             batch["class_labels"] = self.class_labels(rows)
         return pack(batch, self.processor.token_ids["image_token_id"]) if self.packed else batch
+
+    def pixels(self, studies: dict[str, list[dict]]) -> dict[str, Tensor]:
+        """Images of m studies, decoded and preprocessed."""
+        frames = [tuple(self.read(image, image_id) for image in study) for image_id, study in studies.items()]
+        return self.processor.pixels([[study] for study in frames])
+
+    def stored_features(self, studies: dict[str, list[dict]]) -> dict[str, Tensor]:
+        """What the image encoder made of m studies."""
+        features = [torch.stack([self.features[image] for image in study]) for study in studies.values()]
+        counts = torch.tensor([len(study) for study in features])
+        padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True).unsqueeze(1)
+        if counts.max() == 1:
+            return {"image_features": padded}
+        return {"image_features": padded, "frame_mask": (torch.arange(counts.max()) < counts[:, None]).unsqueeze(1)}
 
     def read(self, image: dict, image_id: str) -> Image:
         """An image as it is."""
@@ -119,6 +142,8 @@ def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:
         "sequence_ids": torch.arange(b).unsqueeze(1).expand(b, t),
         "image_index": (batch["row_images"] + 1) * sees_image,
     }
-    images = {name: batch[name].transpose(0, 1) for name in ("pixel_values", "frame_mask") if name in batch}
+    images = {
+        name: batch[name].transpose(0, 1) for name in ("pixel_values", "image_features", "frame_mask") if name in batch
+    }
     rest = {name: batch[name] for name in ("class_labels",) if name in batch}
     return {**{name: value[real].unsqueeze(0) for name, value in tokens.items()}, **images, **rest}

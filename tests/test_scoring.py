@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from processing.datasets import load_split
+from processing.files import write_json
 from processing.scoring import exact_match as exact_match_file
 from processing.scoring import report
 from processing.scoring.baselines import majority_answers
@@ -194,7 +195,7 @@ def test_format_table():
 
 def test_write_json_is_atomic_and_free_of_nan(tmp_path):
     path = tmp_path / "new" / "metrics.json"
-    report.write_json(path, {"scores": [{"value": float("nan"), "low": 0.5}], "pair": (1, float("inf")), "name": "µ"})
+    write_json(path, {"scores": [{"value": float("nan"), "low": 0.5}], "pair": (1, float("inf")), "name": "µ"})
     assert json.loads(path.read_text("utf-8")) == {
         "scores": [{"value": None, "low": 0.5}],
         "pair": [1, None],
@@ -202,7 +203,7 @@ def test_write_json_is_atomic_and_free_of_nan(tmp_path):
     }
     before = path.read_bytes()
     with pytest.raises(TypeError):
-        report.write_json(path, {"value": object()})
+        write_json(path, {"value": object()})
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["metrics.json"]
 

@@ -19,9 +19,9 @@ from tqdm import tqdm
 
 from processing.datasets import SPLITS, load_split
 from processing.errors import InputError, check_keys, run
+from processing.files import write_json
 from processing.images import read_image
 from processing.recipe import build_arguments, describe, override
-from processing.scoring.report import write_json
 
 # The hash says for 16 × 16 places whether it gets brighter rightwards. Of the 38 images that VQA-Med 2019 and VQA-RAD
 # share by name, in other sizes and compressions, the farthest pair differs in 28 of the 256; of all other pairs 19 are

@@ -2,12 +2,11 @@
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from processing.answering import Answer
+from processing.files import write_whole
 from processing.scoring import exact_match
 from processing.scoring.intervals import clustered_bootstrap
 
@@ -99,27 +98,3 @@ def write_predictions(path: str | Path, rows: Iterable[dict], answers: Sequence[
         line["exact_match"] = exact_match.exact_match(answer.text, row["answers"])
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     write_whole(path, "".join(lines))
-
-
-def write_json(path: str | Path, obj: Any) -> None:
-    """Write JSON so that the file is always whole, the old one or the new one; NaN and infinities become null."""
-    write_whole(path, json.dumps(_without_nan(obj), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a file so that it is always whole: the old one or the new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _without_nan(obj: Any) -> Any:
-    if isinstance(obj, dict):
-        return {key: _without_nan(value) for key, value in obj.items()}
-    if isinstance(obj, list | tuple):
-        return [_without_nan(value) for value in obj]
-    if isinstance(obj, float) and not math.isfinite(obj):
-        return None
-    return obj

@@ -1,0 +1,128 @@
+"""ImageFeatures: what a frozen image encoder makes of each image, computed once and read from memory-mapped files."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+from transformers import PreTrainedModel
+
+from processing.files import write_json
+from processing.images import read_image
+from processing.processing_flamingo_med import FlamingoMedProcessor
+
+ENCODED_AT_ONCE = 32
+IMAGES_A_FILE = 1024
+
+
+class ImageFeatures:
+    """Patch features of images by their content, in a folder of the cache that belongs to one encoder alone.
+
+    The folder's name is a fingerprint of the encoder's weights, of the features that are taken of it and of the image
+    preprocessing: a change of any makes another folder. Images with the same bytes stand in it once. Any number of
+    processes may read; `add` is for one of them.
+
+    Args:
+        model: has `vision_encoder` and `image_features`.
+        processor: its processor.
+        root: folder of all such folders; in the cache of `datasets` by default.
+    """
+
+    def __init__(self, model: PreTrainedModel, processor: FlamingoMedProcessor, root: str | Path | None = None):
+        root = Path(root or Path(datasets.config.HF_DATASETS_CACHE) / "flamingo_med_features")
+        self.folder = root / fingerprint(model, processor)
+        self.index: dict[str, list[int]] = {}  # content → number of the file and row in it
+        self.contents: dict[str, list] = {}  # path → size, time of change, content
+        self.refresh()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "files": {}}  # a worker of a data loader opens the files itself
+
+    def refresh(self) -> None:
+        """Read again what there is, such as after another process has added to it."""
+        self.files: dict[int, Any] = {}
+        path = self.folder / "index.json"
+        if path.is_file():
+            saved = json.loads(path.read_text())
+            self.index, self.contents = saved["index"], saved["contents"]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, image: dict) -> Tensor:
+        """Features (p d) of an entry of a column of images, {"path", "bytes"}."""
+        number, row = self.index[self.content(image)]
+        if number not in self.files:
+            self.files[number] = safe_open(self.folder / f"{number:05d}.safetensors", "pt").get_slice("features")
+        return self.files[number][row]
+
+    def content(self, image: dict) -> str:
+        """Hash of an image's bytes; a file that has not changed is not read again."""
+        if image["bytes"] is not None:
+            return hashlib.sha256(image["bytes"]).hexdigest()
+        path = str(Path(image["path"]).resolve())
+        stat = Path(path).stat()
+        known = self.contents.get(path)
+        if known is None or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = [stat.st_size, stat.st_mtime_ns, hashlib.sha256(Path(path).read_bytes()).hexdigest()]
+            self.contents[path] = known
+        return known[2]
+
+    def add_rows(self, model: PreTrainedModel, processor: FlamingoMedProcessor, rows: Dataset, progress: bool) -> None:
+        """`add` all images of a data set, the further views of its studies too."""
+        studies = zip(rows["image"], rows["more_images"], strict=True)
+        self.add(model, processor, (image for first, more in studies for image in (first, *more)), progress)
+
+    @torch.no_grad()
+    def add(
+        self, model: PreTrainedModel, processor: FlamingoMedProcessor, images: Iterable[dict], progress: bool
+    ) -> None:
+        """Compute what lacks, file by file; what is done when the process ends is kept.
+
+        Args:
+            model, processor: as at the beginning.
+            images: entries of columns of images.
+            progress: show a bar.
+
+        Raises:
+            InputError: an image that cannot be read.
+        """
+        missing = {content: image for image in images if (content := self.content(image)) not in self.index}
+        entries = list(missing.items())
+        with tqdm(total=len(entries), desc="image features", unit="image", disable=not progress or not entries) as bar:
+            for start in range(0, len(entries), IMAGES_A_FILE):
+                part = entries[start : start + IMAGES_A_FILE]
+                features = []
+                for first in range(0, len(part), ENCODED_AT_ONCE):
+                    some = [read_image(image) for _, image in part[first : first + ENCODED_AT_ONCE]]
+                    pixels = processor.image_processor(some, return_tensors="pt")["pixel_values"]
+                    features.append(model.image_features(pixels.to(model.device, model.dtype)).cpu())
+                    bar.update(len(some))
+                self._write([content for content, _ in part], torch.cat(features))
+
+    def _write(self, contents: list[str], features: Tensor) -> None:
+        """One more file, and then the index, so that what the index names is there."""
+        number = max((number for number, _ in self.index.values()), default=-1) + 1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features.contiguous()}, self.folder / f"{number:05d}.safetensors")
+        self.index |= {content: [number, row] for row, content in enumerate(contents)}
+        write_json(self.folder / "index.json", {"index": self.index, "contents": self.contents})
+
+
+def fingerprint(model: PreTrainedModel, processor: FlamingoMedProcessor) -> str:
+    """Hash of all that features depend on."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.vision_encoder.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    taken = [model.config.vision_feature_layer, model.config.vision_feature_select]
+    digest.update(json.dumps([taken, processor.image_processor.to_dict()], sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,107 @@
+"""Stored image features: each image is encoded once and for all, and training on them is training on pixels."""
+
+import pickle
+
+import pytest
+import torch
+
+from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.answering import answer_questions
+from processing.collator import FlamingoMedCollator
+from processing.datasets import load_split
+from processing.features import ImageFeatures
+from tests.test_generation import count_calls
+
+
+@pytest.fixture
+def rows(tmp_path):
+    folder = str(tmp_path / "phantom")
+    return load_split("phantom", "train", folder, train_images=10, image_size=64, questions_per_image=3)
+
+
+def store(model, processor, rows, root):
+    features = ImageFeatures(model, processor, root)
+    features.add_rows(model, processor, rows, progress=False)
+    return features
+
+
+def test_same_as_from_pixels(make_model, processor, rows, tmp_path):
+    model = make_model()
+    features = store(model, processor, rows, tmp_path / "store")
+    assert len(features) == len(set(rows["image_id"]))
+    for packed in (False, True):
+        options = {"answers": True, "packed": packed}
+        stored = FlamingoMedCollator(processor, features=features, **options)(list(rows))
+        assert "pixel_values" not in stored
+        pixels = FlamingoMedCollator(processor, **options)(list(rows))
+        torch.testing.assert_close(model(**stored).loss, model(**pixels).loss)
+    plain = answer_questions(model, processor, rows, batch_size=7)
+    assert [a.text for a in answer_questions(model, processor, rows, features=features)] == [a.text for a in plain]
+
+
+def test_nothing_is_computed_twice(make_model, processor, rows, tmp_path):
+    model = make_model()
+    encoded = count_calls(model.vision_encoder)
+    store(model, processor, rows, tmp_path / "store")
+    assert encoded == [1]  # ten images at once
+    again = store(model, processor, rows, tmp_path / "store")
+    copies = [{"path": None, "bytes": open(image["path"], "rb").read()} for image in rows["image"]]  # noqa: SIM115
+    again.add(model, processor, copies, progress=False)  # the same bytes from elsewhere
+    assert encoded == [1]
+    worker = pickle.loads(pickle.dumps(again))
+    assert torch.equal(worker[rows[0]["image"]], again[copies[0]])
+    with pytest.raises(KeyError):
+        again[{"path": None, "bytes": b"another image"}]
+
+
+def test_a_changed_encoder_or_size_is_another_store(make_model, processor, rows, tmp_path):
+    model = make_model()
+    folders = {ImageFeatures(model, processor, tmp_path).folder}
+    with torch.no_grad():
+        next(model.vision_encoder.parameters()).add_(1e-3)
+    folders.add(ImageFeatures(model, processor, tmp_path).folder)
+    folders.add(ImageFeatures(make_model(vision_feature_select="patch"), processor, tmp_path).folder)
+    other = pickle.loads(pickle.dumps(processor))
+    other.image_processor.size = {"height": 64, "width": 64}
+    folders.add(ImageFeatures(make_model(), other, tmp_path).folder)
+    assert len(folders) == 4
+
+
+def test_a_changed_file_is_encoded_again(make_model, processor, rows, tmp_path):
+    model = make_model()
+    features = store(model, processor, rows, tmp_path / "store")
+    first, other = rows[0]["image"], rows[3]["image"]
+    expected = features[other]
+    with open(other["path"], "rb") as source, open(first["path"], "wb") as target:
+        target.write(source.read())
+    assert torch.equal(features[first], expected)
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"rotation": 5}])
+def test_trainer_uses_them_where_it_may(make_model, processor, rows, tmp_path, own_cache, augmentation):
+    losses = []
+    for store_features in (True, False):
+        model = make_model()
+        encoded = count_calls(model.vision_encoder)
+        args = FlamingoMedTrainingArguments(
+            output_dir=str(tmp_path),
+            report_to="none",
+            use_cpu=True,
+            disable_tqdm=True,
+            save_strategy="no",
+            max_steps=4,
+            logging_steps=1,
+            per_device_train_batch_size=8,
+            store_features=store_features,
+            augmentation=augmentation,
+        )
+        trainer = FlamingoMedTrainer(model, args, processor, train_dataset=rows, eval_dataset=rows.select(range(6)))
+        trainer.train()
+        trainer.evaluate()
+        losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
+        if store_features and not augmentation:
+            assert encoded == [1]
+        else:
+            assert encoded[0] >= 4
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert FlamingoMedTrainer(make_model(freeze_vision=False), args, processor, train_dataset=rows).features is None
