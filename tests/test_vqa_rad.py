@@ -91,12 +91,14 @@ def test_oddities_of_the_official_file(official):
     assert rows["0"] == {
         "id": "0",
         "image": {"path": str(official / "images" / "synpic1.jpg"), "bytes": None},
+        "more_images": [],
         "image_id": "synpic1",
         "question": "Is there a mass?",
         "answer": "Yes",
         "answers": ["Yes"],
         "answer_type": "closed",
         "question_type": "presence",
+        "label": [],
         "boxes": [],
         "group": "synpic1",
     }

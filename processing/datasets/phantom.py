@@ -16,10 +16,10 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from processing.datasets import FEATURES
 from processing.datasets.phantom_drawing import Scene, draw
 from processing.datasets.phantom_patients import sample_scene
 from processing.datasets.phantom_questions import Question, ask, balance
+from processing.datasets.rows import make_row, to_dataset
 from processing.errors import InputError
 
 VERSION = 1  # part of the cache folder's name: raise it whenever a pixel or a box changes
@@ -64,22 +64,19 @@ def load(
         for index, questions in enumerate(chosen)
         for number, (question, text) in enumerate(questions)
     ]
-    return Dataset.from_list(rows, features=FEATURES)
+    return to_dataset(rows)
 
 
 def row(image_id: str, number: int, path: Path, question: Question, text: str, boxes: list[dict]) -> dict:
-    return {
-        "id": f"{image_id}-{number}",
-        "image": {"path": str(path), "bytes": None},
-        "image_id": image_id,
-        "question": text,
-        "answer": question.answer,
-        "answers": [question.answer],
-        "answer_type": "closed" if question.closed else "open",
-        "question_type": question.question_type,
-        "boxes": [box for box in boxes if box["label"] == question.finding],
-        "group": image_id,
-    }
+    return make_row(
+        id=f"{image_id}-{number}",
+        image=path,
+        image_id=image_id,
+        question=text,
+        answer=question.answer,
+        question_type=question.question_type,
+        boxes=[box for box in boxes if box["label"] == question.finding],
+    )
 
 
 def require(option: str, value: int, low: int, high: int) -> None:

@@ -7,15 +7,21 @@
 The official test set shares 202 of its 203 images with train; `scheme="image_disjoint"` is the split without that.
 """
 
-import hashlib
 import json
 from pathlib import Path
 
-import datasets
 from datasets import Dataset
-from datasets.exceptions import DatasetsError
 
-from processing.datasets import FEATURES
+from processing.datasets.files import read_hub
+from processing.datasets.rows import (
+    carve_validation,
+    image_name,
+    make_row,
+    require_fraction,
+    require_images,
+    to_dataset,
+    uniform,
+)
 from processing.errors import InputError, nearest
 
 HUB_ID = "flaviagiammarino/vqa-rad"
@@ -58,28 +64,14 @@ def load(
     """
     if scheme not in SCHEMES:
         raise InputError(f"unknown scheme {scheme!r} of vqa_rad; {nearest(scheme, SCHEMES)}")
-    if not 0 <= validation_fraction < 1:
-        raise InputError(f"validation_fraction of vqa_rad must be at least 0 and below 1, not {validation_fraction}")
+    require_fraction("validation_fraction", validation_fraction)
 
     rows = _read(data_dir or HUB_ID)
     if scheme == "image_disjoint":
         for row in rows:
-            row["split"] = "test" if _uniform("test", row["group"]) < TEST_FRACTION else "train"
-
-    groups = sorted({row["group"] for row in rows if row["split"] == "train"}, key=lambda g: _uniform(str(seed), g))
-    validation = set(groups[: round(validation_fraction * len(groups))])
-    for row in rows:
-        if row["split"] == "train" and row["group"] in validation:
-            row["split"] = "validation"
-
-    rows = [row for row in rows if row["split"] == split]
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in FEATURES}, features=FEATURES)
-
-
-def _uniform(purpose: str, group: str) -> float:
-    """Hash to [0, 1), the same on every machine."""
-    digest = hashlib.sha256(f"{purpose}/{group}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+            row["split"] = "test" if uniform("test", row["group"]) < TEST_FRACTION else "train"
+    carve_validation(rows, validation_fraction, seed)
+    return to_dataset([row for row in rows if row["split"] == split])
 
 
 def _read(data_dir: str) -> list[dict]:
@@ -103,29 +95,23 @@ def _read_official(path: Path) -> list[dict]:
     except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         raise InputError(f"{path} is not the JSON list of VQA-RAD questions: {error}") from error
 
-    names = sorted({row["image"]["path"] for row in rows})
-    missing = [name for name in names if not Path(name).is_file()]
-    if missing:
-        raise InputError(f"{len(missing)} of {len(names)} images are missing, the first is {missing[0]}")
+    require_images(rows)
     return rows
 
 
 def _official_row(entry: dict, folder: Path, group: str) -> dict:
-    answer = _clean(entry["answer"])
     kind = entry["question_type"].split(",")[0].strip().lower()  # of several, "POS, PRES", the first
-    return {
-        "id": str(entry["qid"]),
-        "image": {"path": str(folder / entry["image_name"]), "bytes": None},
-        "image_id": Path(entry["image_name"]).stem,
-        "question": _clean(entry["question"]),
-        "answer": answer,
-        "answers": [answer],
-        "answer_type": entry["answer_type"].strip().lower(),
-        "question_type": QUESTION_TYPES.get(kind, kind),
-        "boxes": [],
-        "group": group,
-        "split": "test" if entry["phrase_type"].startswith("test") else "train",
-    }
+    row = make_row(
+        id=str(entry["qid"]),
+        image=folder / entry["image_name"],
+        image_id=Path(entry["image_name"]).stem,
+        question=entry["question"],
+        answer=entry["answer"],
+        answer_type=entry["answer_type"].strip().lower(),
+        question_type=QUESTION_TYPES.get(kind, kind),
+        group=group,
+    )
+    return {**row, "split": "test" if entry["phrase_type"].startswith("test") else "train"}
 
 
 def _groups(entries: list[dict]) -> dict[str, str]:
@@ -147,45 +133,22 @@ def _groups(entries: list[dict]) -> dict[str, str]:
 
 
 def _read_hub(data_dir: str) -> list[dict]:
-    # Without this check `load_dataset` turns whatever files a wrong folder holds into a data set in the user's cache.
-    if Path(data_dir).is_dir() and next(Path(data_dir).rglob("*.parquet"), None) is None:
-        raise InputError(f"VQA-RAD not found: {data_dir} holds no {JSON_NAMES[0]} and no parquet; {WHERE_TO_GET_IT}")
-    try:
-        splits = datasets.load_dataset(data_dir)
-    except (OSError, ValueError, DatasetsError) as error:
-        place = "local folder" if Path(data_dir).is_dir() else "local folder or Hub id"
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"VQA-RAD does not load from the {place} {data_dir} ({reason}); {WHERE_TO_GET_IT}") from error
-
-    rows = []
-    for split in ("train", "test"):
-        if split not in splits or not {"image", "question", "answer"} <= set(splits[split].column_names):
-            raise InputError(f"{data_dir} has no {split} split with the columns image, question, answer")
-        entries = splits[split].cast_column("image", datasets.Image(decode=False))
-        rows += [_hub_row(entry, f"{split}-{number}", split) for number, entry in enumerate(entries)]
-    return rows
+    parts = read_hub(
+        data_dir, ("train", "test"), name="VQA-RAD", hint=WHERE_TO_GET_IT, or_else=f"no {JSON_NAMES[0]} and "
+    )
+    return [
+        _hub_row(entry, f"{split}-{number}", split)
+        for split, entries in parts.items()
+        for number, entry in enumerate(entries)
+    ]
 
 
 def _hub_row(entry: dict, row_id: str, split: str) -> dict:
-    answer = _clean(entry["answer"])
-    if entry["image"] is None or entry["image"]["bytes"] is None:
-        raise InputError(f"row {row_id} of the VQA-RAD data set holds no image bytes")
-    image_id = hashlib.sha256(entry["image"]["bytes"]).hexdigest()[:16]
-    return {
-        "id": row_id,
-        "image": entry["image"],
-        "image_id": image_id,
-        "question": _clean(entry["question"]),
-        "answer": answer,
-        "answers": [answer],
-        "answer_type": "closed" if answer.lower() in {"yes", "no"} else "open",
-        "question_type": "",
-        "boxes": [],
-        "group": image_id,
-        "split": split,
-    }
-
-
-def _clean(text: str | int) -> str:
-    """Any run of white space, tabs included, becomes one blank; outer white space goes."""
-    return " ".join(str(text).split())
+    row = make_row(
+        id=row_id,
+        image=entry["image"],
+        image_id=image_name(entry["image"], f"row {row_id} of the VQA-RAD data set"),
+        question=entry["question"],
+        answer=entry["answer"],
+    )
+    return {**row, "split": split}
