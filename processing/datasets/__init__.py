@@ -37,6 +37,9 @@ FEATURES = Features(
 REGISTRY = {
     "phantom": "processing.datasets.phantom:load",
     "vqa_rad": "processing.datasets.vqa_rad:load",
+    "vqa_med_2019": "processing.datasets.vqa_med:load_2019",
+    "vqa_med_2020": "processing.datasets.vqa_med:load_2020",
+    "vqa_med_2021": "processing.datasets.vqa_med:load_2021",
 }
 
 
