@@ -17,6 +17,7 @@ from pathlib import Path
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
+from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, run
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
@@ -74,6 +75,7 @@ def evaluate(arguments: list[str]) -> None:
     }
     scores = score_rows(rows, predictions)
 
+    overlaps = verdict(overlap(train_rows, rows, QUICK), "train", args.split)
     packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
         **asdict(args),
@@ -82,12 +84,14 @@ def evaluate(arguments: list[str]) -> None:
         "revision": getattr(model.config, "_commit_hash", None),
         "command": shlex.join(["python", *sys.argv]),
         "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
+        "overlap": overlaps,
         "versions": {name: version(name) for name in packages},
     }
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     write_predictions(output_dir / "predictions.jsonl", rows, answers)
     print(f"\n{args.model} on {data_args.dataset} {args.split}, exact match with 95 % intervals clustered by image\n")
     print(format_table(scores))
+    print(f"\noverlap of train and {args.split}: {overlaps}")
     print(f"\nwritten: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
 
 

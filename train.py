@@ -21,10 +21,11 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
-from processing.scoring.report import write_whole
+from processing.scoring.report import write_json, write_whole
 from processing.tokenizer import train_tokenizer
 
 
@@ -87,6 +88,9 @@ def main() -> None:
             f"{training_args.world_size} process(es) of {training_args.per_device_train_batch_size} questions a step"
         )
         print(model.parameter_summary())
+        shared = overlap(train_rows, validation_rows, QUICK)
+        write_json(Path(training_args.output_dir, "overlap.json"), shared)
+        print(f"overlap of train and validation: {verdict(shared, 'train', 'validation')}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():

@@ -26,9 +26,7 @@ FEATURES = Features(
         "answers": List(Value("string")),  # every accepted reference, `answer` first; [] in a blind test set
         "answer_type": Value("string"),  # "closed" or "open"; "" in a blind test set
         "question_type": Value("string"),  # lower case, e.g. "presence", "side"; "" where the data set names none
-        "label": List(
-            Value("string")
-        ),  # classes that hold; several for multi-label data, [] where it has none
+        "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where it has none
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split
     }
@@ -40,6 +38,12 @@ REGISTRY = {
     "vqa_med_2019": "processing.datasets.vqa_med:load_2019",
     "vqa_med_2020": "processing.datasets.vqa_med:load_2020",
     "vqa_med_2021": "processing.datasets.vqa_med:load_2021",
+    "slake": "processing.datasets.slake:load",
+    "path_vqa": "processing.datasets.path_vqa:load",
+    "pmc_vqa": "processing.datasets.pmc_vqa:load",
+    "mimic_cxr": "processing.datasets.mimic_cxr:load",
+    "mimic_cxr_vqa": "processing.datasets.mimic_cxr_vqa:load",
+    "own": "processing.datasets.own:load",
 }
 
 

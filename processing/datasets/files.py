@@ -1,4 +1,4 @@
-"""The files that data sets are handed out as: tables, JSON, text lines, Hub repositories; with one-sentence errors."""
+"""The files that data sets are handed out as: tables, JSON, text, Hub repositories; with one-sentence errors."""
 
 import csv
 import gzip
@@ -14,6 +14,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from processing.errors import InputError, nearest
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 csv.field_size_limit(2**24)  # the default, 128 KiB, is shorter than some reports
 
@@ -32,7 +34,7 @@ def require_folder(data_dir: str | None, name: str, hint: str) -> Path:
 
 
 def find_file(folder: Path, patterns: Iterable[str]) -> Path | None:
-    """The file beneath the folder for the first pattern that matches any: the shallowest, of those the first by name."""
+    """The file for the first pattern that matches any: the least deep one, and of those the first by name."""
     for pattern in patterns:
         found = sorted(folder.glob(pattern), key=lambda path: (len(path.parts), str(path)))
         if found:
@@ -40,14 +42,20 @@ def find_file(folder: Path, patterns: Iterable[str]) -> Path | None:
     return None
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, with their line ends gone.
+def find_images(folder: Path) -> dict[str, Path]:
+    """Name without suffix → path, of every image file in the folder or beneath."""
+    files = sorted(folder.rglob("*"), reverse=True)
+    return {path.stem: path for path in files if path.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def read_text(path: Path) -> str:
+    """A UTF-8 text file.
 
     Raises:
         InputError: not there, or no UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {_reason(error)}") from None
 
@@ -59,41 +67,64 @@ def read_json(path: Path) -> list[dict]:
         InputError: not there, or something else.
     """
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        entries = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
         raise InputError(f"{path} cannot be read as JSON: {_reason(error)}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is not a JSON list of objects")
     return entries
 
 
-def read_table(path: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Rows of a CSV file with a header (plain or .gz), or of a JSONL file.
+def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """Rows of a CSV file with a header, plain or .gz; a missing field is "", extra ones are under None.
 
     Args:
-        path: of the file; its name says what it is.
-        columns: what every row must have; a row may have more.
+        path: of the file.
+        columns: what the header must have; it may have more.
 
     Raises:
         InputError: not there, broken, without rows, or a column is missing.
     """
-    jsonl = ".jsonl" in path.suffixes
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
-            rows = [json.loads(line) for line in file if line.strip()] if jsonl else list(csv.DictReader(file))
+            rows = list(csv.DictReader(file, restval=""))
     except (OSError, EOFError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from None
+    _require_columns(path, rows[:1], columns)
+    return rows
+
+
+def read_jsonl(path: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
+    """Rows of a JSONL file, {} for a line that is no JSON object; blank lines are skipped.
+
+    Args:
+        path: of the file.
+        columns: what some row must have.
+
+    Raises:
+        InputError: not there, without rows, or a column is missing in all of them.
+    """
+    rows = [_parse(line) for line in read_text(path).splitlines() if line.strip()]
+    _require_columns(path, rows, columns)
+    return rows
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError:
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _require_columns(path: Path, rows: Sequence[dict], columns: Iterable[str]) -> None:
     if not rows:
         raise InputError(f"{path} holds no rows")
-    for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict):
-            raise InputError(f"row {number} of {path} is not a JSON object")
-        for column in columns:
-            if column not in row:
-                known = [str(name) for name in row if name is not None]
-                raise InputError(f"row {number} of {path} has no column {column!r}; {nearest(column, known)}")
-    return rows
+    known = {str(name) for row in rows for name in row if name is not None}
+    for column in columns:
+        if column not in known:
+            raise InputError(f"{path} has no column {column!r}; {nearest(column, known)}")
 
 
 def read_hub(data_dir: str, splits: Sequence[str], *, name: str, hint: str, or_else: str = "") -> dict[str, Dataset]:

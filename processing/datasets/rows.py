@@ -15,10 +15,10 @@ YES_NO = ("yes", "no")
 def make_row(
     *,
     id: str,
-    image: str | Path | dict,
     image_id: str,
     question: str,
     answer: str,
+    image: str | Path | dict | None = None,
     answers: Sequence[str] | None = None,
     answer_type: str | None = None,
     question_type: str = "",
@@ -31,7 +31,7 @@ def make_row(
 
     Args:
         id, image_id, question, answer, question_type, label, boxes: as in `FEATURES`.
-        image: a path, or the entry of a `datasets.Image(decode=False)` column.
+        image: a path, or the entry of a `datasets.Image(decode=False)` column; None if `to_dataset` gets it apart.
         answers: every accepted reference; the answer alone by default, none where it is empty (a blind test set).
         answer_type: by default "closed" where the answer is yes or no, "" where there is none, else "open".
         group: the image by default.
@@ -44,7 +44,7 @@ def make_row(
         answer_type = ("closed" if answer.lower() in YES_NO else "open") if answer else ""
     return {
         "id": id,
-        "image": image if isinstance(image, dict) else _file(image),
+        "image": _file(image) if isinstance(image, str | Path) else image,
         "more_images": [_file(path) for path in more_images],
         "image_id": image_id,
         "question": clean(question),

@@ -1,7 +1,7 @@
 """ImageCLEF VQA-Med 2019, 2020 and 2021: questions about MedPix images, from the unpacked official archives.
 
-`data_dir` is a folder with the archives of one edition, wherever in it they are unpacked; images lie in the text file's
-folder or beneath. https://zenodo.org/records/10499039 (2019), https://github.com/abachaa/VQA-Med-2020 and -2021.
+`data_dir` is a folder with the archives of one edition, wherever in it they are unpacked; images lie in the text
+file's folder or beneath. From https://zenodo.org/records/10499039 (2019) and https://github.com/abachaa (2020, 2021).
 A line is one of
 
     image|question|answer                    with further answers after `|` or `#`, all of them accepted
@@ -19,12 +19,11 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import find_file, read_lines, require_folder
+from processing.datasets.files import IMAGE_SUFFIXES, find_file, find_images, read_text, require_folder
 from processing.datasets.rows import make_row, require_images, to_dataset
 from processing.errors import InputError
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
         rows = [row for source in SOURCES[edition][split] for row in _read_source(source, folder, edition, split)]
     unanswered = sum(not row["answers"] for row in rows)
     if unanswered:
-        print(f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer, as in a blind test set")
+        print(f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer (a blind test set)")
     return to_dataset(rows)
 
 
@@ -100,7 +99,7 @@ def _read_source(source: Source, folder: Path, edition: str, split: str) -> list
     path = find_file(folder, [f"**/{pattern}" for pattern in source.questions])
     if path is None:
         raise InputError(
-            f"no file {' or '.join(source.questions)}, of the {split} split of vqa_med_{edition}, in {folder} or beneath"
+            f"no {' or '.join(source.questions)} of vqa_med_{edition} ({split} split) in {folder} or beneath"
         )
     answers = find_file(folder, [f"**/{source.answers}"]) if source.answers else None
     return _read(path, answers, edition, split)
@@ -108,7 +107,7 @@ def _read_source(source: Source, folder: Path, edition: str, split: str) -> list
 
 def _read(path: Path, answer_file: Path | None, edition: str, split: str) -> list[dict]:
     """Rows of one text file."""
-    images = {p.stem: p for p in sorted(path.parent.rglob("*"), reverse=True) if p.suffix.lower() in IMAGE_SUFFIXES}
+    images = find_images(path.parent)
     categories = _categories(path.parent)
     answers_of = _read_answers(answer_file) if answer_file else {}
     rows = []
@@ -153,14 +152,14 @@ def _read_answers(path: Path) -> dict[str, list[str]]:
     answers = {}
     for number, (image_id, *texts) in _fields(path):
         if image_id in answers:
-            raise InputError(f"line {number} of {path} is a second answer for an image; write alternatives on one line")
+            raise InputError(f"line {number} of {path} answers an image again; write alternatives on one line")
         answers[image_id] = _alternatives(texts)
     return answers
 
 
 def _fields(path: Path) -> Iterable[tuple[int, list[str]]]:
     """Number and fields of each line that is not blank: at least two, and neither of the first two empty."""
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = [" ".join(field.split()) for field in line.split("|")]
         if fields == [""]:
             continue
