@@ -16,7 +16,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from processing.datasets.files import find_file, read_csv, read_text, require_folder
-from processing.datasets.rows import make_row, require_images, say_dropped, split_name, to_dataset
+from processing.datasets.rows import clean, make_row, require_images, say_dropped, split_name, to_dataset
 from processing.errors import InputError, nearest
 
 WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-cxr-jpg/"
@@ -89,7 +89,7 @@ def load(
         missing = [name for name in SECTIONS[sections] if name not in report]
         chosen = _choose(images, views)
         if missing:
-            dropped[f"without {' or '.join(missing)}"] += 1
+            dropped[f"without {' and '.join(missing)}"] += 1
         elif not chosen:
             dropped["without a frontal image"] += 1
         else:
@@ -110,12 +110,10 @@ def read_sections(report: str) -> dict[str, str]:
     {'findings': 'Clear lungs.'}
     """
     sections = {}
-    found = list(HEADING.finditer(report))
-    ends = [heading.start() for heading in found[1:]] + [len(report)]
-    for heading, end in zip(found, ends, strict=True):
-        text = " ".join(report[heading.end() : end].split())
+    _, *parts = HEADING.split(report)  # what stands before the first heading, then headings and texts in turn
+    for heading, text in zip(parts[::2], map(clean, parts[1::2]), strict=True):
         for start, section in HEADINGS.items():
-            if heading[1].startswith(start) and any(map(str.isalpha, text)):
+            if heading.startswith(start) and any(map(str.isalpha, text)):
                 sections[section] = text
     return sections
 
