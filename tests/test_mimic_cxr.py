@@ -1,4 +1,4 @@
-"""MIMIC-CXR on a synthetic tree in PhysioNet's layout: sections, views, labels, what is dropped, no report in print."""
+"""MIMIC-CXR on a synthetic tree in PhysioNet's layout: sections, views, labels, what is dropped."""
 
 import shutil
 
