@@ -96,9 +96,7 @@ def test_a_hub_repository(slake, tmp_path, monkeypatch):
         raise ConnectionError(f"no way to {name}\nand a second line")
 
     monkeypatch.setattr(files_module, "snapshot_download", offline)
-    with pytest.raises(
-        InputError, match=r"neither a folder nor a Hub id: BoKelvin/SLAKE \(no way"
-    ) as error:
+    with pytest.raises(InputError, match=r"neither a folder nor a Hub id: BoKelvin/SLAKE \(no way") as error:
         load_split("slake", "train")
     assert "\n" not in str(error.value)
 
