@@ -55,7 +55,7 @@ SOURCES = {
         "test": [Source(("*VQA-2021-TestSet-Questions.txt",), "*VQA-2021-TestSet-ReferenceAnswers.txt")],
     },
 }
-# The form in which the 2021 edition is passed on: a folder for each split, with label.txt beside its images.
+# The form in which the 2021 edition is passed on: a folder for each split, label.txt and images in it.
 LABEL_FILES = {"train": "train*/label.txt", "validation": "val*/label.txt", "test": "test*/label.txt"}
 
 
@@ -73,12 +73,12 @@ def load_2019(split: str, data_dir: str | None = None) -> Dataset:
 
 
 def load_2020(split: str, data_dir: str | None = None) -> Dataset:
-    """Train 4000, validation 500, test 500 rows on abnormality; as `load_2019`."""
+    """Train 4000, validation 500, test 500 rows on abnormality; arguments and errors as of `load_2019`."""
     return _load("2020", split, data_dir)
 
 
 def load_2021(split: str, data_dir: str | None = None) -> Dataset:
-    """Train 4500, validation 500, test 500 rows on abnormality; as `load_2019`, or from label.txt files."""
+    """Train 4500, validation 500, test 500 rows on abnormality; arguments and errors as of `load_2019`."""
     return _load("2021", split, data_dir)
 
 
