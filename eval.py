@@ -64,6 +64,7 @@ def evaluate(arguments: list[str]) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
+    overlaps = verdict(overlap(train_rows, rows, QUICK), "train", args.split)
     answers = answer_questions(model, processor, rows, batch_size=args.batch_size, description="with images")
     blank = answer_questions(
         model, processor, rows, batch_size=args.batch_size, blank_images=True, description="images blanked"
@@ -75,7 +76,6 @@ def evaluate(arguments: list[str]) -> None:
     }
     scores = score_rows(rows, predictions)
 
-    overlaps = verdict(overlap(train_rows, rows, QUICK), "train", args.split)
     packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
         **asdict(args),

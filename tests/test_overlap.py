@@ -98,6 +98,11 @@ def test_any_image_of_a_row_counts(make):
     assert overlap(a, to_dataset([study]))["image_ids"] == ["c"]
 
 
+def test_the_empty_question_of_reports_is_not_shared(make):
+    a, b = to_dataset([make("a", 1, "", "Clear.")]), to_dataset([make("b", 2, "", "Clear.")])
+    assert overlap(a, b)["shared"]["question"]["values"] == 0
+
+
 def test_too_many_images_are_compared_by_id_only(make):
     a, b = to_dataset([make("a", 1)]), to_dataset([make("b", 1), make("a", 7)])
     report = overlap(a, b, max_images=2)

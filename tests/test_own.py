@@ -209,6 +209,20 @@ def test_bad_rows_of_jsonl(folder):
         error.match(f"row {number} of .*all.jsonl: {reason}")
 
 
+def test_a_text_where_the_path_should_be(folder):
+    path = write(folder / "all.csv", ("a very long text " * 500, "Is it?", "no"), ("a\0b", "Is it?", "no"))
+    with pytest.raises(InputError, match="2 of 2 rows are bad"):
+        load_split("own", "train", path)
+
+
+def test_labels_and_groups_of_jsonl(folder):
+    rows = [(*good(0), ["b", "a "], 0), (*good(1), 3, "p"), (*good(2), None, None)]
+    path = write(folder / "all.jsonl", *rows, header=(*HEADER, "label", "group"))
+    found = load_split("own", "train", path, test_fraction=0.0, validation_fraction=0.0)
+    assert found["label"][:] == [["b", "a"], ["3"], []]
+    assert found["group"][:] == ["0", "p", "images/image2.png"]
+
+
 def test_a_mended_image_is_seen(bad_table, folder):
     options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
     assert len(load_split("own", "train", bad_table, **options)) == 2

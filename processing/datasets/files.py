@@ -176,6 +176,8 @@ def fetch(data_dir: str, tables: Sequence[str], archive: str, hint: str) -> tupl
         snapshot = snapshot_download(data_dir, repo_type="dataset", allow_patterns=[*tables, archive])
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
         raise InputError(f"neither a folder nor a Hub id: {data_dir} ({_reason(error)}); {hint}") from None
+    if not Path(snapshot, archive).is_file():
+        raise InputError(f"the Hub repository {data_dir} has no {archive}; {hint}")
     return Path(snapshot), Path(datasets.DownloadManager().extract(str(Path(snapshot, archive))))
 
 

@@ -177,11 +177,20 @@ def _hash_files(batch: dict[str, list]) -> dict[str, list[str]]:
     hashes = {"image_id": [], "digest": [], "look": []}
     for image_id, image, more in zip(batch["image_id"], batch["image"], batch["more_images"], strict=True):
         for entry in (image, *more):
-            data = entry["bytes"] or Path(entry["path"]).read_bytes()
+            data = _content(entry)
             hashes["image_id"].append(image_id)
             hashes["digest"].append(sha256(data).hexdigest())
             hashes["look"].append(difference_hash(read_image({"path": entry["path"], "bytes": data})))
     return hashes
+
+
+def _content(image: dict) -> bytes:
+    if image["bytes"] is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise InputError(f"the image file {image['path']} cannot be read: {error.strerror}") from None
 
 
 def difference_hash(image: Image.Image) -> str:
@@ -228,8 +237,8 @@ def _triplets(rows: Dataset, name_of: dict[str, str]) -> list[tuple[str, str, st
 
 
 def _count_values(a: list, b: list, ids_a: list[str], ids_b: list[str]) -> dict[str, int]:
-    """Rows and images of both with a value that both have."""
-    common = set(a) & set(b)
+    """Rows and images of both with a value that both have; the empty question, which asks for a report, is none."""
+    common = (set(a) & set(b)) - {""}
     rows_a = [i for value, i in zip(a, ids_a, strict=True) if value in common]
     rows_b = [i for value, i in zip(b, ids_b, strict=True) if value in common]
     return _counts(len(common), rows_a, rows_b)

@@ -11,6 +11,7 @@ is chosen by a hash of the image. Validation, unless there is one, is carved fro
 `group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`).
 """
 
+import os
 from collections import Counter
 from functools import cache
 from pathlib import Path
@@ -20,7 +21,15 @@ from datasets import Dataset
 
 from processing.datasets import SPLITS
 from processing.datasets.files import read_csv, read_jsonl
-from processing.datasets.rows import carve_validation, make_row, require_fraction, split_name, to_dataset, uniform
+from processing.datasets.rows import (
+    carve_validation,
+    clean,
+    make_row,
+    require_fraction,
+    split_name,
+    to_dataset,
+    uniform,
+)
 from processing.errors import InputError, check_keys, nearest
 from processing.images import read_image
 
@@ -127,7 +136,7 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, check_images: boo
     if split and split_name(str(split)) is None:
         return f"{names['split']} is {split!r}, none of {', '.join(SPLITS)}"
     path = folder / str(entry[names["image"]]).strip()
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, says no to a text that is too long for a path
         return f"the image file {path} does not exist"
     return _damage(path, path.stat().st_mtime_ns) if check_images else None
 
@@ -144,9 +153,8 @@ def _damage(path: Path, mtime_ns: int) -> str | None:
 
 def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:
     image = str(entry["image"]).strip()
-    label = entry["label"] or []
-    if isinstance(label, str):
-        label = [name.strip() for name in label.split("|") if name.strip()]
+    label = [] if entry["label"] is None else entry["label"]
+    names = label if isinstance(label, list) else str(label).split("|")
     row = make_row(
         id=f"{split or table.stem}-{number}",
         image=table.parent / image,
@@ -154,8 +162,8 @@ def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> 
         question=entry["question"],
         answer=entry["answer"],
         question_type=str(entry["question_type"] or "").strip().lower(),
-        label=label,
-        group=str(entry["group"]).strip() if entry["group"] else None,
+        label=[clean(name) for name in names if clean(name)],
+        group=clean("" if entry["group"] is None else entry["group"]),
     )
     return {**row, "split": split or split_name(str(entry["split"] or ""))}
 
