@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from processing.datasets import FEATURES, SPLITS, class_names, load_split
-from processing.datasets.mimic_cxr import read_sections, study_folder
+from processing.datasets.mimic_cxr import LABELS, read_sections, study_folder
 from processing.errors import InputError
 from processing.images import read_image
 from tests.mimic_cxr_tree import STUDIES, dicom_id, write_table, write_tree
@@ -157,6 +157,9 @@ def test_what_is_missing_is_named(tree):
     image = study_folder(tree, "10000001", "50000001") / f"{dicom_id(2)}.jpg"
     image.unlink()
     with pytest.raises(InputError, match="1 of 3 images are missing, the first is .*00000002.jpg"):
+        load(tree)
+    write_table(tree, "chexpert", [["1", "2", *["1"] * len(LABELS)]], ["subject_id", "study_id", *LABELS])
+    with pytest.raises(InputError, match="a CheXpert label of Atelectasis in .* is '1'; known: 1.0"):
         load(tree)
     write_table(tree, "chexpert", [["1", "2"]], "subject_id study_id")
     with pytest.raises(InputError, match=r"chexpert\.csv\.gz has no column 'Atelectasis'"):

@@ -12,7 +12,15 @@ import pytest
 from PIL import Image
 
 from processing.datasets import load_split
-from processing.datasets.overlap import LOOK_THRESHOLD, difference_hash, format_table, load, main, overlap, verdict
+from processing.datasets.overlap import (
+    LOOK_THRESHOLD,
+    difference_hash,
+    format_table,
+    load_rows,
+    main,
+    overlap,
+    verdict,
+)
 from processing.datasets.rows import make_row, to_dataset
 from processing.errors import InputError
 from processing.images import read_image
@@ -192,7 +200,7 @@ def test_help(monkeypatch, capsys):
 
 
 def test_real_overlap_of_vqa_med_2019_and_vqa_rad(shared_data):
-    vqa_rad = load("vqa_rad", "all", str(shared_data / "vqa_rad"), {})
+    vqa_rad = load_rows("vqa_rad", "all", str(shared_data / "vqa_rad"), {})
     assert len(vqa_rad) == 2248 and len(set(vqa_rad["image_id"])) == 314
     ids = {}
     for split in ("train", "validation"):

@@ -136,11 +136,16 @@ def _studies(root: Path, split: str) -> dict[tuple[str, str], dict[str, str]]:
 
 def _labels(root: Path, uncertain: str) -> dict[tuple[str, str], list[str]]:
     """(subject, study) → names of the labels that hold."""
-    positive = ("1.0", "-1.0") if uncertain == "positive" else ("1.0",)
-    return {
-        (row["subject_id"], row["study_id"]): [name for name in LABELS if row[name] in positive]
-        for row in _table(root, "chexpert", [*KEYS, *LABELS])
-    }
+    holds = {"": False, "0.0": False, "1.0": True, "-1.0": uncertain == "positive"}
+    labels = {}
+    for row in _table(root, "chexpert", [*KEYS, *LABELS]):
+        for name in LABELS:
+            if row[name] not in holds:
+                raise InputError(
+                    f"a CheXpert label of {name} in {root} is {row[name]!r}; known: 1.0, 0.0, -1.0 or nothing"
+                )
+        labels[row["subject_id"], row["study_id"]] = [name for name in LABELS if holds[row[name]]]
+    return labels
 
 
 def _table(root: Path, name: str, columns: list[str]) -> list[dict[str, str]]:

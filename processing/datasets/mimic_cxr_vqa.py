@@ -8,7 +8,7 @@ need a PhysioNet credential: https://physionet.org/content/mimic-ext-mimic-cxr-v
 from datasets import Dataset
 
 from processing.datasets.files import find_file, read_json, require_folder
-from processing.datasets.rows import make_row, require_images, to_dataset
+from processing.datasets.rows import clean, make_row, require_images, to_dataset
 from processing.errors import InputError
 
 WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-ext-mimic-cxr-vqa/"
@@ -45,11 +45,11 @@ def load(split: str, data_dir: str | None = None, *, images_dir: str | None = No
         rows.append(
             make_row(
                 id=f"{split}-{number}",
-                image=images / "files" / entry["image_path"],
-                image_id=entry["image_id"],
+                image=images / "files" / str(entry["image_path"]),
+                image_id=str(entry["image_id"]),
                 question=entry["question"],
                 answer=", ".join(answers) or NO_ANSWER,
-                question_type=entry["semantic_type"].strip().lower(),
+                question_type=clean(entry["semantic_type"]).lower(),
                 label=answers,
                 group=f"p{entry['subject_id']}",
             )

@@ -253,7 +253,7 @@ def _counts(values: int, rows_a: list[str], rows_b: list[str]) -> dict[str, int]
     return dict(zip(COUNTS, (values, len(set(rows_a)), len(rows_a), len(set(rows_b)), len(rows_b)), strict=True))
 
 
-def load(name: str, split: str, data_dir: str | None, options: dict) -> Dataset:
+def load_rows(name: str, split: str, data_dir: str | None, options: dict) -> Dataset:
     """A split, or "all" that the data set has, together."""
     if split != "all":
         return load_split(name, split, data_dir, **options)
@@ -283,8 +283,8 @@ def main() -> None:
     path = Path(args.output or f"overlap-{a}-{b}.json".replace(" ", "-"))
     if not path.parent.is_dir():
         raise InputError(f"no folder {path.parent} to write {path.name} to")
-    rows_a = load(args.a, args.a_split, args.a_dir, args.a_data)
-    rows_b = load(args.b, args.b_split, args.b_dir, args.b_data)
+    rows_a = load_rows(args.a, args.a_split, args.a_dir, args.a_data)
+    rows_b = load_rows(args.b, args.b_split, args.b_dir, args.b_data)
     report = overlap(rows_a, rows_b)
     write_json(path, {"names": {"a": a, "b": b}, "verdict": verdict(report, a, b), **report})
     print(f"\n{format_table(report, a, b)}\n\n{verdict(report, a, b)}\nwritten: {path}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from processing.datasets.files import fetch, find_file, read_json
-from processing.datasets.rows import make_row, require_images, to_dataset
+from processing.datasets.rows import clean, make_row, require_images, to_dataset
 from processing.errors import InputError, nearest
 
 HUB_ID = "BoKelvin/SLAKE"
@@ -46,7 +46,7 @@ def load(split: str, data_dir: str | None = None, *, language: str = "en") -> Da
             raise InputError(f"question {number} in {path} lacks the key {missing[0]!r}")
         if entry["q_lang"] != language:
             continue
-        name = entry["img_name"]
+        name = str(entry["img_name"])
         if name not in boxes:
             boxes[name] = _boxes(image_folder / "imgs" / Path(name).parent / "detection.json")
         rows.append(
@@ -56,8 +56,8 @@ def load(split: str, data_dir: str | None = None, *, language: str = "en") -> Da
                 image_id=Path(name).parent.name,
                 question=entry["question"],
                 answer=entry["answer"],
-                answer_type=entry["answer_type"].strip().lower(),
-                question_type=entry["content_type"].strip().lower(),
+                answer_type=clean(entry["answer_type"]).lower(),
+                question_type=clean(entry["content_type"]).lower(),
                 boxes=boxes[name],
             )
         )
