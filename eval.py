@@ -17,7 +17,7 @@ from pathlib import Path
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
-from processing.datasets.overlap import compare
+from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, run
 from processing.features import ImageFeatures
 from processing.files import write_json
@@ -68,6 +68,7 @@ def evaluate(arguments: list[str]) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
+    overlaps = verdict(overlap(train_rows, rows, QUICK), "train", args.split)
     features = None
     if model.config.freeze_vision:  # then training has stored them, or another evaluation with the same encoder will
         features = ImageFeatures(model, processor)
@@ -84,7 +85,6 @@ def evaluate(arguments: list[str]) -> None:
         "majority": majority_answers(train_rows, rows),
     }
     scores = score_rows(rows, predictions)
-    shared = compare(train_rows, rows, "train", args.split)
 
     packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
@@ -94,15 +94,15 @@ def evaluate(arguments: list[str]) -> None:
         "revision": getattr(model.config, "_commit_hash", None),
         "command": shlex.join(["python", *sys.argv]),
         "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
-        "overlap": shared,
+        "overlap": overlaps,
         "versions": {name: version(name) for name in packages},
     }
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     write_predictions(output_dir / "predictions.jsonl", rows, answers)
     print(f"\n{args.model} on {data_args.dataset} {args.split}, exact match with 95 % intervals clustered by image\n")
     print(format_table(scores))
-    print(f"\n{shared['verdict']}")
-    print(f"written: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
+    print(f"\noverlap of train and {args.split}: {overlaps}")
+    print(f"\nwritten: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
 
 
 def ask(arguments: list[str]) -> None:

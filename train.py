@@ -22,7 +22,7 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen
-from processing.datasets.overlap import compare
+from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
 from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
@@ -96,9 +96,9 @@ def main() -> None:
             unseen = count_unseen(validation_rows, list(model.config.label2id))
             print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
-        shared = compare(train_rows, validation_rows, "train", "validation")
-        print(shared["verdict"])
+        shared = overlap(train_rows, validation_rows, QUICK)
         write_json(Path(training_args.output_dir, "overlap.json"), shared)
+        print(f"overlap of train and validation: {verdict(shared, 'train', 'validation')}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():

@@ -1,70 +1,102 @@
-"""A synthetic MIMIC-CXR-JPG in exactly PhysioNet's layout, with the awkward cases; the real one is credentialed."""
-
-# ruff: noqa: E501 (the table reads best with a line for each part of a study)
+"""A synthetic MIMIC-CXR(-JPG) in exactly PhysioNet's layout, with every awkward case; no patient is behind it."""
 
 import csv
 import gzip
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
-FINDINGS = ["Atelectasis", "Cardiomegaly", "No Finding", "Pleural Effusion"]
-REPORT = """                                 FINAL REPORT
+from processing.datasets.mimic_cxr import LABELS, study_folder
+
+
+class Study(NamedTuple):
+    subject: str
+    study: str
+    split: str
+    images: dict[str, str]  # DICOM id → view position
+    report: str
+    labels: dict[str, str] | None  # CheXpert label → value; None: not labelled
+
+
+def dicom_id(number: int) -> str:
+    return "-".join([f"{number:08x}"] * 5)
+
+
+FULL = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
 
- INDICATION:  ___ year old woman with ?pleural effusion
+ INDICATION:  ___F with cough  // eval for pneumonia
+
+ COMPARISON:  ___.
 
  FINDINGS:
 
- {findings}
+ The lungs are clear.  No effusion
+ or pneumothorax since ___.
 
  IMPRESSION:
 
- {impression}
+ No acute process.
 """
-JOINT = """ WET READ: ___ ___ 8:14 PM
- no change
+STUDIES = (
+    Study("10000001", "50000001", "train", {dicom_id(2): "PA", dicom_id(1): "LATERAL"}, FULL, {"No Finding": "1.0"}),
+    # Two frontal images, AP with the smaller id; positive, negative and uncertain labels.
+    Study(
+        "10000001",
+        "50000002",
+        "train",
+        {dicom_id(3): "AP", dicom_id(4): "PA", dicom_id(5): "LL"},
+        " FINDINGS:  Small left effusion.\n IMPRESSION:  1. Effusion.\n 2. Naïve, 37°C.\n",
+        {"Pleural Effusion": "1.0", "Edema": "-1.0", "Pneumonia": "0.0", "Support Devices": "1.0"},
+    ),
+    # No findings; not labelled.
+    Study("10000002", "50000003", "train", {dicom_id(6): "AP"}, " IMPRESSION:  Unchanged.\n", None),
+    # Sections that say nothing.
+    Study("11000003", "50000004", "train", {dicom_id(7): "AP"}, " FINDINGS:  ___.\n IMPRESSION:\n", {}),
+    # Lateral only.
+    Study("11000003", "50000005", "train", {dicom_id(8): "LATERAL"}, FULL, {}),
+    # An empty report.
+    Study("11000004", "50000006", "train", {dicom_id(9): "PA"}, "", {}),
+    # No view position.
+    Study("11000004", "50000007", "train", {dicom_id(10): ""}, FULL, {}),
+    # A wet read and a final report.
+    Study(
+        "11000005",
+        "50000008",
+        "validate",
+        {dicom_id(11): "AP"},
+        " WET READ: ___ 8:00 AM\n FINDINGS: Preliminary.\n FINAL REPORT\n FINDINGS:  Final text.\n",
+        {"Fracture": "1.0"},
+    ),
+    Study("19000006", "50000009", "test", {dicom_id(12): "PA"}, FULL, {"No Finding": "1.0"}),
+)
 
- FINDINGS AND IMPRESSION: The lungs are
-   clear.
-"""
-# patient, study, split, (image, view) …, report, CheXpert labels by name (1 yes, 0 no, -1 uncertain)
-STUDIES = [
-    ("10000032", "50414267", "train", [("a1", "PA"), ("a2", "LATERAL")],
-     REPORT.format(findings="There is no effusion.\n  Heart:  normal.", impression="No acute process."), {"No Finding": 1}),
-    ("10000032", "53189527", "train", [("b1", "AP"), ("b2", "PA"), ("b3", "LL")],
-     REPORT.format(findings="Größe des Herzens: normal, 心.", impression="___"), {"Cardiomegaly": -1, "Atelectasis": 1}),
-    ("10000764", "57375967", "train", [("c1", "LATERAL")],
-     REPORT.format(findings="Lateral only.", impression="Lateral only."), {"Cardiomegaly": 1}),
-    ("10000898", "50771383", "train", [("d1", "PA")], " IMPRESSION: Small left effusion.\n", {"Pleural Effusion": 1}),
-    ("10000898", "54205396", "train", [("e1", "AP")], "", {}),
-    ("10000935", "50578979", "train", [("f1", "PA")], JOINT, {}),
-    ("10000980", "50985099", "validate", [("g1", "PA")], REPORT.format(findings="Clear.", impression="Clear."),
-     {"No Finding": 1}),
-    ("10001038", "55028456", "test", [("h1", ""), ("h2", "AP")], REPORT.format(findings="Hazy.", impression="Edema."),
-     {"Atelectasis": 0}),
-]  # fmt: skip
 
-
-def write_tree(root: Path) -> Path:
-    """Write it below `root`, which it returns."""
-    tables = {"split": [], "metadata": [], "chexpert": []}
-    for patient, study, split, images, report, labels in STUDIES:
-        folder = root / "files" / f"p{patient[:2]}" / f"p{patient}"
-        (folder / f"s{study}").mkdir(parents=True)
-        (folder / f"s{study}.txt").write_text(report, encoding="utf-8")
-        for image, view in images:
-            Image.new("L", (40, 50), sum(map(ord, image)) % 256).save(folder / f"s{study}" / f"{image}.jpg")
-            ids = {"dicom_id": image, "subject_id": patient, "study_id": study}
-            tables["split"].append({**ids, "split": split})
-            tables["metadata"].append({**ids, "ViewPosition": view, "Rows": 50, "Columns": 40})
-        if labels:
-            values = {name: f"{labels[name]:.1f}" if name in labels else "" for name in FINDINGS}
-            tables["chexpert"].append({"subject_id": patient, "study_id": study, **values})
-    for name, rows in tables.items():
-        path = root / f"mimic-cxr-2.0.0-{name}.csv.gz"
-        with gzip.open(path, "wt", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+def write_tree(root: Path, studies: tuple[Study, ...] = STUDIES) -> Path:
+    """Images, reports and the three tables; returns the root."""
+    for number, study in enumerate(studies):
+        folder = study_folder(root, study.subject, study.study)
+        folder.mkdir(parents=True)
+        folder.with_suffix(".txt").write_text(study.report, encoding="utf-8")
+        for image in study.images:
+            Image.new("L", (8, 8), 20 * number).save(folder / f"{image}.jpg")
+    keys = [(study, image) for study in studies for image in study.images]
+    write_table(
+        root, "split", [[i, s.study, s.subject, s.split] for s, i in keys], "dicom_id study_id subject_id split"
+    )
+    write_table(
+        root,
+        "metadata",
+        [[i, s.subject, s.study, s.images[i], 8, 8, 21800506] for s, i in keys],
+        "dicom_id subject_id study_id ViewPosition Rows Columns StudyDate",
+    )
+    labelled = [s for s in studies if s.labels is not None]
+    rows = [[s.subject, s.study, *(s.labels.get(name, "") for name in LABELS)] for s in labelled]
+    write_table(root, "chexpert", rows, ["subject_id", "study_id", *LABELS])
     return root
+
+
+def write_table(root: Path, name: str, rows: list[list], header: str | list[str]) -> None:
+    with gzip.open(root / f"mimic-cxr-2.0.0-{name}.csv.gz", "wt", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header.split() if isinstance(header, str) else header, *rows])

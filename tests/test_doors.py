@@ -33,6 +33,8 @@ def run_folder(tmp_path_factory):
     data = ["--data_dir", folder / "data", *FEW]
     output = door("train.py", "recipes/phantom.yaml", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
     assert "cross_attn" in output and "best model" in output
+    assert "overlap of train and validation: disjoint by image" in output
+    assert json.loads((folder / "run" / "overlap.json").read_text())["shared"]["image_id"]["rows_b"] == 0
     return folder / "run"
 
 
@@ -50,6 +52,8 @@ def test_score_and_ask(run_folder):
     assert rows["all", "model"]["value"] == pytest.approx(sum(hits) / len(hits))
     assert rows["all", "model"]["low"] <= rows["all", "model"]["value"] <= rows["all", "model"]["high"]
     assert metrics["meta"]["versions"]["torch"]
+    assert metrics["meta"]["overlap"].startswith("disjoint by image")
+    assert f"overlap of train and test: {metrics['meta']['overlap']}" in output
 
     again = ["--output_dir", run_folder / "again", "--batch_size", "5"]
     door("eval.py", *arguments, *again)

@@ -1,83 +1,172 @@
-"""MIMIC-CXR on a synthetic tree in PhysioNet's layout: sections, views, labels, what is left out and counted."""
+"""MIMIC-CXR on a synthetic tree in PhysioNet's layout: sections, views, labels, what is dropped."""
+
+import shutil
 
 import pytest
 
-from processing.collator import FlamingoMedCollator
-from processing.datasets import FEATURES, class_names, load_split
-from processing.datasets.mimic_cxr import read_section
+from processing.datasets import FEATURES, SPLITS, class_names, load_split
+from processing.datasets.mimic_cxr import LABELS, read_sections, study_folder
 from processing.errors import InputError
-from tests.mimic_cxr_tree import JOINT, REPORT, write_tree
+from processing.images import read_image
+from tests.mimic_cxr_tree import STUDIES, dicom_id, write_table, write_tree
 
 
 @pytest.fixture
 def tree(tmp_path):
-    return write_tree(tmp_path)
+    return write_tree(tmp_path / "mimic")
 
 
-def by_id(rows):
-    return {row["id"]: row for row in rows}
+def load(tree, split="train", **options):
+    return load_split("mimic_cxr", split, str(tree), **options)
 
 
-def test_frontal_images_with_findings(tree, caplog):
-    rows = load_split("mimic_cxr", "train", str(tree))
+def test_a_row(tree):
+    rows = load(tree)
     assert rows.features == FEATURES
-    assert list(by_id(rows)) == ["a1", "b2", "b1", "f1"]  # PA before AP; no lateral; none without findings
-    first = by_id(rows)["a1"]
-    assert first["image"]["path"] == str(tree / "files/p10/p10000032/s50414267/a1.jpg")
-    assert (first["question"], first["answer"]) == ("", "There is no effusion. Heart: normal.")
-    assert (first["group"], first["question_type"], first["more_images"]) == ("10000032", "report", [])
-    assert by_id(rows)["b1"]["answer"] == "Größe des Herzens: normal, 心."
-    assert by_id(rows)["f1"]["answer"] == "The lungs are clear."
-    assert (
-        "mimic_cxr train: left out 3 of 6: 1 studies without a frontal image, 2 studies without findings"
-        in caplog.text
-    )
-    assert "effusion" not in caplog.text  # no report text in logs
-    assert len(load_split("mimic_cxr", "validation", str(tree))) == 1
-    assert [row["id"] for row in load_split("mimic_cxr", "test", str(tree))] == ["h2"]
+    path = study_folder(tree, "10000001", "50000001") / f"{dicom_id(2)}.jpg"
+    assert rows[0] == {
+        "id": dicom_id(2),
+        "image": {"path": str(path), "bytes": None},
+        "more_images": [],
+        "image_id": dicom_id(2),
+        "question": "",
+        "answer": "The lungs are clear. No effusion or pneumothorax since ___.",
+        "answers": ["The lungs are clear. No effusion or pneumothorax since ___."],
+        "answer_type": "open",
+        "question_type": "report",
+        "label": ["No Finding"],
+        "boxes": [],
+        "group": "p10000001",
+    }
+    assert read_image(rows[0]["image"]).size == (8, 8)
+    assert str(path).endswith("files/p10/p10000001/s50000001/00000002-00000002-00000002-00000002-00000002.jpg")
 
 
-def test_sections(tree):
-    answers = {row["id"]: row["answer"] for row in load_split("mimic_cxr", "train", str(tree), sections="impression")}
-    assert answers == {"a1": "No acute process.", "d1": "Small left effusion.", "f1": "The lungs are clear."}
-    both = {row["id"]: row["answer"] for row in load_split("mimic_cxr", "train", str(tree), sections="both")}
-    assert both["a1"] == "There is no effusion. Heart: normal. No acute process."
-    assert both["f1"] == "The lungs are clear."
-    assert both["d1"] == "Small left effusion."
-    assert read_section(REPORT.format(findings="a: b", impression="c"), "findings") == "a: b"
-    assert read_section("no headings at all", "both") == ""
-    assert read_section(JOINT, "findings") == read_section(JOINT, "impression")
+@pytest.mark.parametrize(
+    ("options", "ids", "dropped"),
+    [
+        ({}, [2, 4, 3], "5 of 7 left out (3 without findings, 2 without a frontal image)"),
+        (
+            {"sections": "impression"},
+            [2, 4, 3, 6],
+            "4 of 7 left out (2 without impression, 2 without a frontal image)",
+        ),
+        (
+            {"sections": "both"},
+            [2, 4, 3],
+            "5 of 7 left out (1 without findings, 2 without findings and impression, 2 without a frontal image)",
+        ),
+    ],
+)
+def test_sections(tree, capsys, options, ids, dropped):
+    assert load(tree, **options)["id"][:] == [dicom_id(number) for number in ids]
+    said = capsys.readouterr()
+    assert f"mimic_cxr train, studies: {dropped}" in said.out
 
 
-def test_studies(tree, processor, make_model):
-    rows = load_split("mimic_cxr", "train", str(tree), views="study")
-    views = {row["id"]: [row["image_id"], *(image["path"][-6:-4] for image in row["more_images"])] for row in rows}
-    assert views == {"50414267": ["a1", "a2"], "53189527": ["b2", "b3"], "50578979": ["f1"]}
-    batch = FlamingoMedCollator(processor, answers=True)(list(rows))
-    assert batch["pixel_values"].shape == (3, 1, 2, 3, 32, 32)
-    assert batch["frame_mask"].tolist() == [[[True, True]], [[True, True]], [[True, False]]]
-    make_model(resampler_max_frames=2)(**batch).loss.backward()
+def test_both_sections_stand_under_their_headings(tree):
+    answers = load(tree, sections="both")["answer"]
+    assert answers[1] == "FINDINGS: Small left effusion. IMPRESSION: 1. Effusion. 2. Naïve, 37°C."
+
+
+def test_a_study_is_one_row_with_a_frontal_and_a_lateral_image(tree):
+    rows = load(tree, views="study")
+    assert rows["id"][:] == rows["image_id"][:] == ["s50000001", "s50000002"]
+    names = [[image["path"][-40:-4][-8:] for image in (row["image"], *row["more_images"])] for row in rows]
+    assert names == [["00000002", "00000001"], ["00000004", "00000005"]]  # PA before AP, then the lateral one
+    assert load(tree, "test", views="study")[0]["more_images"] == []
 
 
 def test_labels(tree):
-    labels = {row["id"]: row["label"] for row in load_split("mimic_cxr", "train", str(tree))}
-    assert labels == {"a1": ["No Finding"], "b1": ["Atelectasis"], "b2": ["Atelectasis"], "f1": []}
-    rows = load_split("mimic_cxr", "train", str(tree), uncertain="positive")
-    assert by_id(rows)["b1"]["label"] == ["Atelectasis", "Cardiomegaly"]
-    assert class_names(rows) == ["Atelectasis", "Cardiomegaly", "No Finding"]
+    assert load(tree)["label"][:] == [["No Finding"], *[["Pleural Effusion", "Support Devices"]] * 2]
+    positive = load(tree, uncertain="positive")
+    assert positive["label"][1] == ["Edema", "Pleural Effusion", "Support Devices"]
+    assert class_names(positive) == ["Edema", "No Finding", "Pleural Effusion", "Support Devices"]
+    assert load(tree, sections="impression")["label"][3] == []
 
 
-def test_mistakes(tree, tmp_path_factory):
-    for options, message in (
-        ({"sections": "finding"}, "unknown sections 'finding' of mimic_cxr; did you mean findings?"),
-        ({"views": "lateral"}, "unknown views 'lateral'"),
-        ({"uncertain": "ignore"}, "unknown uncertain 'ignore'"),
-        ({"reports_dir": "nowhere"}, "there is no report nowhere/files/p10/p10000032/s50414267.txt"),
-    ):
-        with pytest.raises(InputError, match=message):
-            load_split("mimic_cxr", "train", str(tree), **options)
-    with pytest.raises(InputError, match=r"holds no \*split.csv\*; get access at https://physionet.org"):
-        load_split("mimic_cxr", "train", str(tmp_path_factory.mktemp("empty")))
-    (tree / "files/p10/p10000032/s50414267/a1.jpg").unlink()
-    with pytest.raises(InputError, match="1 of 4 images are missing, the first is .*a1.jpg"):
-        load_split("mimic_cxr", "train", str(tree))
+def test_official_split_by_patient(tree):
+    splits = {split: load(tree, split) for split in SPLITS}
+    assert [len(rows) for rows in splits.values()] == [3, 1, 1]
+    assert splits["validation"]["answer"][:] == ["Final text."]
+    groups = [set(rows["group"]) for rows in splits.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+
+
+def test_reports_in_a_folder_of_their_own(tree, tmp_path):
+    for study in STUDIES:
+        path = study_folder(tree, study.subject, study.study).with_suffix(".txt")
+        moved = tmp_path / "reports" / path.relative_to(tree)
+        moved.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, moved)
+    assert len(load(tree, reports_dir=str(tmp_path / "reports"))) == 3
+    with pytest.raises(InputError, match=r"s50000001\.txt cannot be read"):
+        load(tree)
+
+
+@pytest.mark.parametrize(
+    ("report", "sections"),
+    [
+        (FULL := STUDIES[0].report, {"findings", "impression"}),
+        ("", set()),
+        ("No headings at all.", set()),
+        ("FINDINGS AND IMPRESSION: Clear.", {"findings"}),
+        ("CONCLUSION:\nClear.", {"impression"}),
+        ("The FINDINGS: are not at the start of a line.", set()),
+        ("FINDINGS: \r\n Clear.\r\nIMPRESSION: ___", {"findings"}),
+    ],
+)
+def test_read_sections(report, sections):
+    assert set(read_sections(report)) == sections
+
+
+def test_the_findings_end_where_the_next_heading_starts():
+    assert read_sections(FULL)["findings"].endswith("since ___.")
+    assert read_sections("FINDINGS: Clear.\nRECOMMENDATION(S): None.") == {"findings": "Clear."}
+
+
+def test_reports_are_never_printed(tree, capsys):
+    for options in ({}, {"sections": "both"}, {"views": "study"}):
+        load(tree, **options)
+    study_folder(tree, "11000004", "50000006").with_suffix(".txt").write_bytes(b"secret \xff\xfe words")
+    with pytest.raises(InputError) as error:
+        load(tree)
+    said = capsys.readouterr()
+    text = said.out + said.err + str(error.value)
+    assert "UTF-8" in text
+    assert not any(word in text for word in ("lungs", "effusion", "Effusion", "secret", "Unchanged"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sections": "finding"}, "did you mean findings"),
+        ({"views": "lateral"}, "known: frontal, study"),
+        ({"uncertain": "negativ"}, "did you mean negative"),
+        ({"reports_dir": "nowhere"}, "no folder at nowhere"),
+    ],
+)
+def test_wrong_options(tree, options, message):
+    with pytest.raises(InputError, match=message):
+        load(tree, **options)
+
+
+def test_what_is_missing_is_named(tree):
+    with pytest.raises(InputError, match="mimic_cxr needs --data_dir"):
+        load_split("mimic_cxr", "train")
+    image = study_folder(tree, "10000001", "50000001") / f"{dicom_id(2)}.jpg"
+    image.unlink()
+    with pytest.raises(InputError, match="1 of 3 images are missing, the first is .*00000002.jpg"):
+        load(tree)
+    write_table(tree, "chexpert", [["1", "2", *["1"] * len(LABELS)]], ["subject_id", "study_id", *LABELS])
+    with pytest.raises(InputError, match="a CheXpert label of Atelectasis in .* is '1'; known: 1.0"):
+        load(tree)
+    write_table(tree, "chexpert", [["1", "2"]], "subject_id study_id")
+    with pytest.raises(InputError, match=r"chexpert\.csv\.gz has no column 'Atelectasis'"):
+        load(tree)
+    (tree / "mimic-cxr-2.0.0-split.csv.gz").write_bytes(b"not gzip")
+    with pytest.raises(InputError, match=r"split\.csv\.gz cannot be read"):
+        load(tree)
+    (tree / "mimic-cxr-2.0.0-split.csv.gz").unlink()
+    with pytest.raises(InputError, match=r"no table mimic-cxr-\*-split\.csv\.gz or .* in .*mimic"):
+        load(tree)

@@ -1,4 +1,4 @@
-"""`own`: tables of one's own, with every bad row reported."""
+"""Bring your own: every layout, every kind of bad row, and splits that keep images together."""
 
 import csv
 import json
@@ -9,129 +9,251 @@ from PIL import Image
 from processing.datasets import FEATURES, SPLITS, load_split
 from processing.errors import InputError
 
+HEADER = ("image", "question", "answer")
+
 
 @pytest.fixture
 def folder(tmp_path):
-    for number in range(30):
-        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    """Ten images, image0.png … image9.png."""
+    (tmp_path / "images").mkdir()
+    for number in range(10):
+        Image.new("L", (8, 8), number).save(tmp_path / "images" / f"image{number}.png")
     return tmp_path
 
 
-def write_csv(path, rows):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+def write(path, *rows, header=HEADER):
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".jsonl":
+        lines = (json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) for row in rows)
+        path.write_text("\n".join(lines), encoding="utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+    return str(path)
 
 
-def entries(numbers):
-    return [{"image": f"{n}.png", "question": f"Is there a {n}?", "answer": "yes"} for n in numbers]
+def good(number, question="Is there a mass?", answer="no"):
+    return f"images/image{number}.png", question, answer
 
 
-def test_a_file_for_each_split(folder):
-    for split, numbers in zip(SPLITS, (range(5), range(5, 8), range(8, 10)), strict=True):
-        write_csv(folder / f"{split}.csv", entries(numbers))
-    assert [len(load_split("own", split, str(folder))) for split in SPLITS] == [5, 3, 2]
-    (row,) = load_split("own", "test", str(folder)).select([0])
-    assert row["image"]["path"] == str(folder / "8.png")
-    assert (row["id"], row["question"], row["answers"], row["answer_type"]) == (
-        "1",
-        "Is there a 8?",
-        ["yes"],
-        "closed",
-    )
+def everything(data_dir, **options):
+    return {split: load_split("own", split, str(data_dir), **options) for split in SPLITS}
 
 
-def test_mapped_columns_and_a_column_split(folder):
-    rows = [
-        {
-            "Bild": "0.png",
-            "Frage": "Лівий чи правий?",
-            "Antwort": "лівий",
-            "split": "train",
-            "wer": "p1",
-            "Klasse": "a|b",
-        },
-        {"Bild": "1.png", "Frage": "胸水は?", "Antwort": "はい", "split": "test", "wer": "p2", "Klasse": ""},
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_table_for_each_split(folder, suffix):
+    write(folder / f"train{suffix}", good(0, " Чи є  маса? ", "так"), good(0), good(1))
+    write(folder / f"validation{suffix}", good(2))
+    write(folder / f"test{suffix}", good(3))
+    splits = everything(folder)
+    assert [rows["image_id"][:] for rows in splits.values()] == [
+        ["images/image0.png", "images/image0.png", "images/image1.png"],
+        ["images/image2.png"],
+        ["images/image3.png"],
     ]
-    write_csv(folder / "alles.csv", rows)
-    columns = {"image": "Bild", "question": "Frage", "answer": "Antwort", "group": "wer", "label": "Klasse"}
-    train = load_split("own", "train", str(folder / "alles.csv"), columns=columns)
-    assert train.features == FEATURES
-    assert (train[0]["question"], train[0]["group"], train[0]["label"]) == ("Лівий чи правий?", "p1", ["a", "b"])
-    test = load_split("own", "test", str(folder / "alles.csv"), columns=columns)
-    assert (test[0]["answer"], test[0]["label"]) == ("はい", ["はい"])
-    with pytest.raises(InputError, match="the validation split of own is empty"):
-        load_split("own", "validation", str(folder / "alles.csv"), columns=columns)
-    with pytest.raises(InputError, match="has no column 'image' but .*Bild.*; map it: --data.columns.image NAME"):
-        load_split("own", "train", str(folder / "alles.csv"))
-    with pytest.raises(InputError, match="did you mean question?"):
-        load_split("own", "train", str(folder / "alles.csv"), columns={"questions": "Frage"})
+    assert splits["train"].features == FEATURES
+    assert splits["train"][0] == {
+        "id": "train-1",
+        "image": {"path": str(folder / "images" / "image0.png"), "bytes": None},
+        "more_images": [],
+        "image_id": "images/image0.png",
+        "question": "Чи є маса?",
+        "answer": "так",
+        "answers": ["так"],
+        "answer_type": "open",
+        "question_type": "",
+        "label": [],
+        "boxes": [],
+        "group": "images/image0.png",
+    }
 
 
-def test_one_table_is_carved_by_group(folder):
-    rows = [{**entry, "group": f"patient {n // 3}"} for n, entry in enumerate(entries(range(30)))]
-    write_csv(folder / "metadata.csv", rows)
-    splits = {split: load_split("own", split, str(folder), test_fraction=0.3) for split in SPLITS}
-    assert {split: len(rows) for split, rows in splits.items()} == {"train": 18, "validation": 3, "test": 9}
-    groups = {split: set(rows["group"]) for split, rows in splits.items()}
-    assert not groups["train"] & groups["test"] and not groups["train"] & groups["validation"]
-    write_csv(folder / "metadata.csv", rows[::-1])
-    assert set(load_split("own", "test", str(folder), test_fraction=0.3)["group"]) == groups["test"]
+def test_validation_is_carved_where_there_is_none(folder):
+    write(folder / "train.csv", *(good(number) for number in range(8) for _ in range(2)))
+    write(folder / "test.csv", good(9))
+    splits = everything(folder, validation_fraction=0.25)
+    assert [len(rows) for rows in splits.values()] == [12, 4, 1]
+    assert not set(splits["train"]["image_id"]) & set(splits["validation"]["image_id"])
 
 
-def test_json_lines_as_imagefolder_has_them(folder):
-    lines = [{"file_name": entry.pop("image"), **entry, "split": "train"} for entry in entries(range(3))]
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    assert len(load_split("own", "train", str(folder))) == 3
+def test_one_table_without_splits_is_divided_by_image_and_not_by_order(folder):
+    rows = [good(number, f"question {i}?") for number in range(10) for i in range(3)]
+    path = write(folder / "all.csv", *rows)
+    splits = everything(path, test_fraction=0.3, validation_fraction=0.3)
+    images = {split: set(rows["image_id"]) for split, rows in splits.items()}
+    assert sum(map(len, images.values())) == len(set.union(*images.values())) == 10
+    assert sum(map(len, splits.values())) == 30
+    write(folder / "all.csv", *reversed(rows))
+    again = everything(folder, test_fraction=0.3, validation_fraction=0.3)  # the folder has one table
+    assert {split: set(rows["image_id"]) for split, rows in again.items()} == images
 
 
-def test_every_bad_row_is_reported(folder, caplog):
+def test_a_column_names_the_split(folder):
+    rows = [(*good(0), "train"), (*good(1), "Val"), (*good(2), "test"), (*good(3), "train")]
+    path = write(folder / "all.csv", *rows, header=(*HEADER, "split"))
+    assert [len(rows) for rows in everything(path).values()] == [2, 1, 1]
+    write(folder / "all.csv", *rows, (*good(4), ""), header=(*HEADER, "split"))
+    with pytest.raises(InputError, match="1 of 5 rows name no split, the others do"):
+        load_split("own", "train", path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_an_imagefolder(folder, suffix):
+    for split in ("train", "test"):
+        write(folder / split / f"metadata{suffix}", ("scan.png", "Is it?", "yes"), header=("file_name", *HEADER[1:]))
+        Image.new("L", (8, 8)).save(folder / split / "scan.png")
+    train, test = (load_split("own", split, str(folder), validation_fraction=0.0) for split in ("train", "test"))
+    assert (train["image_id"][0], test["image_id"][0]) == ("train/scan.png", "test/scan.png")
+    assert test["image"][0]["path"] == str(folder / "test" / "scan.png")
+    assert test["answer_type"][0] == "closed"
+    write(folder / "flat" / "metadata.csv", ("../train/scan.png", "Is it?", "no"), header=("file_name", *HEADER[1:]))
+    assert len(load_split("own", "train", str(folder / "flat"), test_fraction=0.0, validation_fraction=0.0)) == 1
+
+
+def test_column_names_and_optional_columns(folder):
+    header = ("file", "q", "a", "patient", "kind", "classes")
     rows = [
-        *entries([0]),
-        {"image": "", "question": "a", "answer": "b"},
-        {"image": "1.png", "question": "  ", "answer": "b"},
-        {"image": "2.png", "question": "a", "answer": ""},
-        {"image": "none.png", "question": "a", "answer": "b"},
-        {"image": "broken.png", "question": "a", "answer": "b"},
-        *entries([3]),
+        ("images/image0.png", "Where?", "left", "p1", "Side", "mass|cyst "),
+        ("images/image1.png", "?", "1", "p1", "", ""),
     ]
-    (folder / "broken.png").write_bytes(b"no image")
-    write_csv(folder / "train.csv", rows)
-    with pytest.raises(InputError) as error:
-        load_split("own", "train", str(folder))
-    for line in (
-        "5 of 7 rows of",
-        "row 2: no image",
-        "row 3: no question",
-        "row 4: no answer",
-        "row 5: the image file .*none.png does not exist",
-        "row 6: .*broken.png is not an image",
-    ):
-        assert error.match(line)
-    assert len(load_split("own", "train", str(folder), on_bad_rows="skip")) == 2
-    assert "skipped 5 of 7 rows" in caplog.text and "row 6:" in caplog.text
-    rows[0] = {"image": "0.png", "question": "a", "answer": "b", "split": "dev"}
-    write_csv(folder / "other.csv", [{"split": "train", **row} for row in rows[:1]])
-    with pytest.raises(InputError, match="row 1: split is 'dev', not train, validation or test"):
-        load_split("own", "train", str(folder / "other.csv"))
+    path = write(folder / "table.csv", *rows, header=header)
+    columns = dict(zip((*HEADER, "group", "question_type", "label"), header, strict=True))
+    rows = load_split("own", "train", path, columns=columns, test_fraction=0.0, validation_fraction=0.0)
+    assert rows["group"][:] == ["p1", "p1"]
+    assert rows["question_type"][:] == ["side", ""]
+    assert rows["label"][:] == [["mass", "cyst"], []]
+    assert rows["answer"][:] == ["left", "1"]
+    with pytest.raises(InputError, match="unknown column of own 'quesion'; did you mean question"):
+        load_split("own", "train", path, columns={"quesion": "q"})
+    with pytest.raises(InputError, match="table.csv has no column 'image'; known: a, classes, file"):
+        load_split("own", "train", path)
+    with pytest.raises(InputError, match="table.csv has no column 'patients'; did you mean patient"):
+        load_split("own", "train", path, columns={**columns, "group": "patients"})
 
 
-def test_mistakes(folder, tmp_path):
-    for data_dir, options, message in (
-        (None, {}, "own needs a data_dir"),
-        (str(folder / "nothing"), {}, "holds no table train.csv, train.jsonl, metadata.csv or metadata.jsonl"),
-        (str(folder / "0.png"), {}, "0.png is neither .csv nor .jsonl"),
-        (str(folder), {"on_bad_rows": "drop"}, "on_bad_rows is raise or skip, not 'drop'"),
-    ):
-        with pytest.raises(InputError, match=message):
-            load_split("own", "train", data_dir, **options)
-    (folder / "train.jsonl").write_text("{broken\n")
-    with pytest.raises(InputError, match="train.jsonl is not one JSON object a line"):
+def test_groups_stay_in_one_split(folder):
+    rows = [(*good(number), f"p{number // 2}") for number in range(10)]
+    path = write(folder / "all.csv", *rows, header=(*HEADER, "group"))
+    groups = [set(rows["group"]) for rows in everything(path, test_fraction=0.4, validation_fraction=0.4).values()]
+    assert sum(map(len, groups)) == len(set.union(*groups)) == 5
+
+
+@pytest.fixture
+def bad_table(folder):
+    (folder / "images" / "text.png").write_text("no image")
+    (folder / "images" / "empty.png").touch()
+    rows = [
+        good(0),
+        ("images/none.png", "a secret?", "no"),
+        ("images/text.png", "a secret?", "no"),
+        ("images/empty.png", "a secret?", "no"),
+        ("", "a secret?", "no"),
+        ("images/image1.png", " ", "no"),
+        ("images/image1.png", "a secret?"),
+        ("images/image1.png", "a secret", " with a comma?", "no"),
+        good(2),
+    ]
+    return write(folder / "all.csv", *rows)
+
+
+REASONS = {
+    2: "the image file .*none.png does not exist",
+    3: ".*text.png is not an image of a known format",
+    4: "the image file .*empty.png is empty",
+    5: "image is empty",
+    6: "question is empty",
+    7: "answer is empty",
+    8: "it has more fields than the header",
+}
+
+
+def test_every_bad_row_is_reported(bad_table):
+    with pytest.raises(InputError, match="7 of 9 rows are bad; mend them, or pass --data.on_bad_rows skip") as error:
+        load_split("own", "train", bad_table)
+    for number, reason in REASONS.items():
+        error.match(f"row {number} of .*all.csv: {reason}")
+    assert "row 1 of" not in str(error.value) and "row 9 of" not in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+def test_bad_rows_are_skipped_and_counted(bad_table, capsys):
+    options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
+    rows = load_split("own", "train", bad_table, **options)
+    assert rows["image_id"][:] == ["images/image0.png", "images/image2.png"]
+    said = capsys.readouterr().out
+    assert "7 of 9 rows are bad and left out" in said and said.count("\n  row ") == 7
+    assert "secret" not in said
+    assert len(load_split("own", "train", bad_table, **options, check_images=False)) == 4  # damaged ones are not seen
+
+
+def test_bad_rows_of_jsonl(folder):
+    path = folder / "all.jsonl"
+    lines = [
+        json.dumps({"image": "images/image0.png", "question": "Is it?", "answer": "no"}),
+        '{"image": ',
+        "[1]",
+        json.dumps({"image": "images/image0.png", "question": "Is it?"}),
+        json.dumps({"image": "images/image0.png", "question": ["Is it?"], "answer": 1}),
+        json.dumps({"image": "images/image0.png", "question": "Is it?", "answer": 0, "split": "training"}),
+    ]
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match="5 of 6 rows are bad") as error:
+        load_split("own", "train", str(path))
+    for number, reason in {
+        2: "it is not a JSON object",
+        3: "it is not a JSON object",
+        4: "answer is empty",
+        5: "question is not a text",
+        6: "split is 'training', none of train, validation, test",
+    }.items():
+        error.match(f"row {number} of .*all.jsonl: {reason}")
+
+
+def test_a_text_where_the_path_should_be(folder):
+    path = write(folder / "all.csv", ("a very long text " * 500, "Is it?", "no"), ("a\0b", "Is it?", "no"))
+    with pytest.raises(InputError, match="2 of 2 rows are bad"):
+        load_split("own", "train", path)
+
+
+def test_labels_and_groups_of_jsonl(folder):
+    rows = [(*good(0), ["b", "a "], 0), (*good(1), 3, "p"), (*good(2), None, None)]
+    path = write(folder / "all.jsonl", *rows, header=(*HEADER, "label", "group"))
+    found = load_split("own", "train", path, test_fraction=0.0, validation_fraction=0.0)
+    assert found["label"][:] == [["b", "a"], ["3"], []]
+    assert found["group"][:] == ["0", "p", "images/image2.png"]
+
+
+def test_a_mended_image_is_seen(bad_table, folder):
+    options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
+    assert len(load_split("own", "train", bad_table, **options)) == 2
+    Image.new("L", (8, 8)).save(folder / "images" / "empty.png")
+    assert len(load_split("own", "train", bad_table, **options)) == 3
+
+
+def test_mistakes(folder):
+    with pytest.raises(InputError, match="own needs --data_dir"):
+        load_split("own", "train")
+    with pytest.raises(InputError, match="no table and no folder at .*none.csv"):
+        load_split("own", "train", str(folder / "none.csv"))
+    with pytest.raises(InputError, match="holds 0 tables, none named for a split"):
         load_split("own", "train", str(folder))
-    (folder / "train.csv").write_bytes("image,question,answer\n0.png,é?,b\n".encode("latin-1"))
-    with pytest.raises(InputError, match="train.csv is not UTF-8"):
+    path = write(folder / "a.csv", good(0))
+    with pytest.raises(InputError, match="unknown on_bad_rows 'drop' of own; known: raise, skip"):
+        load_split("own", "train", path, on_bad_rows="drop")
+    with pytest.raises(InputError, match="test_fraction must be at least 0 and below 1, not 1.5"):
+        load_split("own", "train", path, test_fraction=1.5)
+    with pytest.raises(InputError, match="columns is 'image=file', but must be dict or nothing"):
+        load_split("own", "train", path, columns="image=file")
+    write(folder / "b.csv", good(0))
+    with pytest.raises(InputError, match="holds 2 tables, none named for a split"):
         load_split("own", "train", str(folder))
-    (folder / "train.csv").write_text("")
-    with pytest.raises(InputError, match="the train split of own is empty"):
+    write(folder / "train.csv", good(0))
+    write(folder / "train.jsonl", good(0))
+    with pytest.raises(InputError, match="several tables for the train split; keep one"):
         load_split("own", "train", str(folder))
+    (folder / "c.csv").write_bytes("image,question,answer\nп,п,п".encode("cp1251"))
+    with pytest.raises(InputError, match="c.csv cannot be read: 'utf-8' codec"):
+        load_split("own", "train", str(folder / "c.csv"))
+    (folder / "c.csv").write_text("")
+    with pytest.raises(InputError, match="c.csv holds no rows"):
+        load_split("own", "train", str(folder / "c.csv"))

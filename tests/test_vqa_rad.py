@@ -166,7 +166,7 @@ def test_hub_copy_without_a_column(hub_copy, tmp_path):
 
 def test_data_not_found(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("not ours: must not be read")
-    with pytest.raises(InputError, match=r"holds no parquet; it has no vqa_rad\.json either; .*osf\.io/89kps"):
+    with pytest.raises(InputError, match=r"holds no vqa_rad\.json and no parquet; .*osf\.io/89kps"):
         load_split("vqa_rad", "train", str(tmp_path))
     with pytest.raises(InputError, match=r"local folder or Hub id .*nowhere .*flaviagiammarino/vqa-rad"):
         load_split("vqa_rad", "train", str(tmp_path / "nowhere"))

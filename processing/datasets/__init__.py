@@ -1,12 +1,12 @@
 """The data sets, one small file each, all with the same columns: `load_split("phantom", "train")`.
 
 A data set is a function `load(split, data_dir, **options) -> datasets.Dataset` with the columns of `FEATURES`, and one
-line in `REGISTRY`.
+line in `REGISTRY`. What its file shares with the others is in `rows.py` and `files.py`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import get_type_hints
 
 from datasets import Dataset, Features, Image, List, Value
@@ -19,32 +19,31 @@ FEATURES = Features(
     {
         "id": Value("string"),  # of the row, unique within the data set
         "image": Image(decode=False),  # {"path", "bytes"}; `processing.images.read_image` decodes it
-        "more_images": List(Image(decode=False)),  # the other views of a study, which `image` begins
-        "image_id": Value("string"),  # rows about the same image share it; intervals are clustered by it
-        "question": Value("string"),
+        "more_images": List(Image(decode=False)),  # those after the first, where a row is about several; mostly []
+        "image_id": Value("string"),  # rows about the same image (or images) share it; intervals are clustered by it
+        "question": Value("string"),  # "" asks for a report
         "answer": Value("string"),
-        "answers": List(Value("string")),  # every accepted reference, `answer` first
-        "answer_type": Value("string"),  # "closed" or "open"
+        "answers": List(Value("string")),  # every accepted reference, `answer` first; [] in a blind test set
+        "answer_type": Value("string"),  # "closed" or "open"; "" in a blind test set
         "question_type": Value("string"),  # lower case, e.g. "presence", "side"; "" where the data set names none
-        "label": List(Value("string")),  # names of the classes that hold; [] where the data set has none
+        "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where it has none
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split
     }
 )
 
-# Name → module and function.
 REGISTRY = {
-    "phantom": "phantom:load",
-    "vqa_rad": "vqa_rad:load",
-    "vqa_med_2019": "vqa_med:load_2019",
-    "vqa_med_2020": "vqa_med:load_2020",
-    "vqa_med_2021": "vqa_med:load_2021",
-    "mimic_cxr": "mimic_cxr:load",
-    "mimic_cxr_vqa": "mimic_cxr_vqa:load",
-    "slake": "slake:load",
-    "path_vqa": "path_vqa:load",
-    "pmc_vqa": "pmc_vqa:load",
-    "own": "own:load",
+    "phantom": "processing.datasets.phantom:load",
+    "vqa_rad": "processing.datasets.vqa_rad:load",
+    "vqa_med_2019": "processing.datasets.vqa_med:load_2019",
+    "vqa_med_2020": "processing.datasets.vqa_med:load_2020",
+    "vqa_med_2021": "processing.datasets.vqa_med:load_2021",
+    "slake": "processing.datasets.slake:load",
+    "path_vqa": "processing.datasets.path_vqa:load",
+    "pmc_vqa": "processing.datasets.pmc_vqa:load",
+    "mimic_cxr": "processing.datasets.mimic_cxr:load",
+    "mimic_cxr_vqa": "processing.datasets.mimic_cxr_vqa:load",
+    "own": "processing.datasets.own:load",
 }
 
 
@@ -62,8 +61,7 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     """
     check_keys([name], REGISTRY, "data set")
     check_keys([split], SPLITS, f"split of {name}")
-    module, function = REGISTRY[name].split(":")
-    load: Callable[..., Dataset] = getattr(import_module(f"processing.datasets.{module}"), function)
+    load: Callable[..., Dataset] = resolve_name(REGISTRY[name])
     hints = get_type_hints(load)
     check_keys(options, hints.keys() - {"split", "data_dir", "return"}, f"option of {name}")
     rows = load(split, data_dir, **check_types(options, hints))
@@ -72,17 +70,18 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     return rows
 
 
-def class_names(train_rows: Dataset) -> list[str]:
-    """The classes of a head: all labels of the train split, in alphabetical order; no other split adds one."""
-    return sorted({name for names in train_rows["label"] for name in names})
-
-
-def count_unseen(rows: Dataset, names: list[str]) -> int:
-    """How many rows have a label that the classes lack; their answers are still there to be generated."""
-    return sum(not set(row) <= set(names) for row in rows["label"])
-
-
 def fingerprint(rows: Dataset) -> str:
     """Hash of the rows' ids, images' names, questions and answers, wherever the files lie."""
     columns = ("id", "image_id", "question", "answers")
     return sha256(repr([rows[name][:] for name in columns]).encode()).hexdigest()[:16]
+
+
+def class_names(train_rows: Dataset) -> list[str]:
+    """Names of the classes of the train split, sorted: those that a model has an output for (`config.id2label`)."""
+    return sorted({name for names in train_rows["label"] for name in names})
+
+
+def count_unseen(rows: Dataset, names: Sequence[str]) -> int:
+    """Number of rows with a class that is not among the names; they are still there to generate the answer of."""
+    known = set(names)
+    return sum(not known.issuperset(label) for label in rows["label"])

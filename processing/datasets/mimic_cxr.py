@@ -1,37 +1,49 @@
-"""MIMIC-CXR: chest radiographs with reports and CheXpert labels (Johnson et al. 2019), in PhysioNet's layout.
+"""MIMIC-CXR: chest radiographs with their reports and CheXpert labels, from PhysioNet's folders (Johnson et al. 2019).
 
-`data_dir` is the folder of MIMIC-CXR-JPG: `mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz` and
-`files/p10/p10000032/s50414267/*.jpg`. Reports are `files/p10/p10000032/s50414267.txt` in it or in `reports_dir`, the
-unpacked `mimic-cxr-reports.zip`. Access is credentialed: https://physionet.org/content/mimic-cxr-jpg/. A question is
-empty: the model is asked for the report.
+`data_dir` is the folder of MIMIC-CXR-JPG: `files/p10/p10000032/s50414267/DICOM_ID.jpg` and the tables
+`mimic-cxr-2.0.0-{split,metadata,chexpert}.csv.gz`. The reports, `files/p10/p10000032/s50414267.txt`, are from
+MIMIC-CXR's `mimic-cxr-reports.zip`, unpacked into the same folder or into `reports_dir`. The data need a PhysioNet
+credential: https://physionet.org/content/mimic-cxr-jpg/
+
+A row is an empty question, which asks for a report, and the chosen sections as its answer; its classes are the
+CheXpert labels, its group is the patient. The split is the official one. Report text is never printed.
 """
 
-import csv
-import gzip
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.rows import (
-    check_images,
-    clean,
-    image_file,
-    local_folder,
-    make_row,
-    report_dropped,
-    to_dataset,
-)
+from processing.datasets.files import find_file, read_csv, read_text, require_folder
+from processing.datasets.rows import clean, make_row, require_images, say_dropped, split_name, to_dataset
 from processing.errors import InputError, nearest
 
-WHERE = "get access at https://physionet.org/content/mimic-cxr-jpg/"
-SPLITS = {"train": "train", "validation": "validate", "test": "test"}
-SECTIONS = ("findings", "impression", "both")
+WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-cxr-jpg/"
+SECTIONS = {"findings": ("findings",), "impression": ("impression",), "both": ("findings", "impression")}
 VIEWS = ("frontal", "study")
 UNCERTAIN = ("negative", "positive")
-FRONTAL, LATERAL = ("PA", "AP"), ("LATERAL", "LL")  # the first is preferred
+FRONTAL = ("PA", "AP")  # in this order of preference
+LATERAL = ("LATERAL", "LL")
+KEYS = ("subject_id", "study_id")
+LABELS = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Enlarged Cardiomediastinum",
+    "Fracture",
+    "Lung Lesion",
+    "Lung Opacity",
+    "No Finding",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Pneumonia",
+    "Pneumothorax",
+    "Support Devices",
+)
+# How a heading starts → its section. Other headings end a section.
+HEADINGS = {"FINDING": "findings", "IMPRESSION": "impression", "CONCLUSION": "impression"}
 HEADING = re.compile(r"^[ \t]*([A-Z][A-Z /,()&-]*):", re.MULTILINE)
 
 
@@ -44,113 +56,133 @@ def load(
     views: str = "frontal",
     uncertain: str = "negative",
 ) -> Dataset:
-    """One official split with the columns of `FEATURES`; `label` holds the CheXpert findings, `group` is the patient.
+    """One official split. Studies without a chosen section or a frontal image are left out, and their number printed.
 
     Args:
-        split: "train", "validation" or "test".
+        split: one of `SPLITS`.
         data_dir: folder of MIMIC-CXR-JPG.
-        reports_dir: folder with the reports' `files`; `data_dir` by default.
-        sections: the part of the report that is the answer: "findings", "impression" or "both". Studies without it are
-            left out and counted.
-        views: "frontal": every PA or AP image is a row; "study": a row a study, its best frontal image first and, as
-            `more_images`, one lateral. Lateral images alone are left out and counted.
-        uncertain: what CheXpert's "uncertain" counts as: "negative" or "positive".
+        reports_dir: folder that holds the reports' `files`; data_dir by default.
+        sections: "findings", "impression", or "both", one after the other under their headings; a section without a
+            letter counts as missing. De-identified places stay as published, `___`.
+        views: "frontal", a row for each PA or AP image; or "study", a row for each study: a frontal image (PA before
+            AP) and, where there is one, a lateral image.
+        uncertain: whether a CheXpert label of -1 counts as "negative" or "positive".
 
     Raises:
-        InputError: unknown option, data not found or incomplete.
+        InputError: unknown option, or folder, table, column, report or image not found.
     """
-    chosen = {"sections": (sections, SECTIONS), "views": (views, VIEWS), "uncertain": (uncertain, UNCERTAIN)}
-    for name, (value, known) in chosen.items():
+    for option, value, known in (
+        ("sections", sections, SECTIONS),
+        ("views", views, VIEWS),
+        ("uncertain", uncertain, UNCERTAIN),
+    ):
         if value not in known:
-            raise InputError(f"unknown {name} {value!r} of mimic_cxr; {nearest(value, known)}")
-    root = local_folder("mimic_cxr", data_dir, None, "*split.csv*", WHERE)
-    reports = Path(reports_dir) if reports_dir else root
-    view_of = {row["dicom_id"]: row["ViewPosition"] for row in _table(root, "metadata")}
-    labels_of = {row["study_id"]: _findings(row, uncertain) for row in _table(root, "chexpert")}
-    studies = defaultdict(list)
-    for row in _table(root, "split"):
-        if row["split"] == SPLITS[split]:
-            studies[row["subject_id"], row["study_id"]].append(row["dicom_id"])
+            raise InputError(f"unknown {option} {value!r} of mimic_cxr; {nearest(value, known)}")
+    root = require_folder(data_dir, "mimic_cxr", WHERE_TO_GET_IT)
+    reports = root if reports_dir is None else require_folder(reports_dir, "reports_dir of mimic_cxr", WHERE_TO_GET_IT)
 
+    studies = _studies(root, split)
+    labels = _labels(root, uncertain)
     rows, dropped = [], Counter()
-    for (subject, study), images in studies.items():
-        folder = Path("files", f"p{subject[:2]}", f"p{subject}")
-        answer = clean(read_section(_report(reports / folder / f"s{study}.txt"), sections))
-        chosen = choose_views(images, view_of, views)
-        if not answer.strip("_ .") or not chosen:
-            dropped[f"studies without {sections}" if chosen else "studies without a frontal image"] += 1
-            continue
-        for first, *others in chosen:
-            files = [image_file(root / folder / f"s{study}" / f"{image}.jpg") for image in (first, *others)]
-            rows.append(
-                make_row(
-                    id=first if views == "frontal" else study,
-                    image=files[0],
-                    more_images=files[1:],
-                    image_id=first,
-                    question="",
-                    answer=answer,
-                    question_type="report",
-                    label=labels_of.get(study, []),
-                    group=subject,
-                )
-            )
-    report_dropped(f"mimic_cxr {split}", dropped, len(studies) - dropped.total())
-    check_images(rows)
+    for study, images in studies.items():
+        report = read_sections(read_text(study_folder(reports, *study).with_suffix(".txt")))
+        missing = [name for name in SECTIONS[sections] if name not in report]
+        chosen = _choose(images, views)
+        if missing:
+            dropped[f"without {' and '.join(missing)}"] += 1
+        elif not chosen:
+            dropped["without a frontal image"] += 1
+        else:
+            text = _answer(report, SECTIONS[sections])
+            rows += [_row(root, study, dicom_ids, text, labels.get(study, []), views) for dicom_ids in chosen]
+    require_images(rows)
+    say_dropped(f"mimic_cxr {split}, studies", len(studies), dropped)
     return to_dataset(rows)
 
 
-def _table(root: Path, name: str) -> Iterator[dict[str, str]]:
-    """Rows of `mimic-cxr-2.0.0-NAME.csv.gz`, or of the unpacked file."""
-    path = next((p for p in sorted(root.glob(f"*{name}.csv*"))), None)
-    if path is None:
-        raise InputError(f"mimic_cxr: {root} holds no mimic-cxr-2.0.0-{name}.csv.gz; {WHERE}")
-    with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+def read_sections(report: str) -> dict[str, str]:
+    """Findings and impression of a report, those that say something, without headings and with plain blanks.
 
+    A heading is a line's start in capitals before a colon. Where a section stands twice, the last one counts: it is
+    the final report after a wet read.
 
-def _findings(row: dict[str, str], uncertain: str) -> list[str]:
-    """Names of the CheXpert findings that hold: 1 is positive, 0 negative, -1 uncertain, nothing not mentioned."""
-    positive = {1.0, -1.0} if uncertain == "positive" else {1.0}
-    values = {name: value for name, value in row.items() if name not in ("subject_id", "study_id")}
-    return [name for name, value in values.items() if value and float(value) in positive]
-
-
-def _report(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(
-            f"mimic_cxr: there is no report {path}; set reports_dir to the unpacked mimic-cxr-reports.zip"
-        )
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
-def read_section(report: str, sections: str) -> str:
-    """The text of a report's findings, impression, or both, "" where it has none.
-
-    A section goes from its heading, in capitals at the start of a line, to the next one; "FINDINGS AND IMPRESSION" and
-    the like are both, "CONCLUSION" is an impression.
+    >>> read_sections("FINDINGS:  Clear  lungs.\\n IMPRESSION: ___.")
+    {'findings': 'Clear lungs.'}
     """
-    headings = list(HEADING.finditer(report))
-    ends = [*(heading.start() for heading in headings), len(report)][1:]
-    texts = defaultdict(list)
-    for heading, end in zip(headings, ends, strict=True):
-        text = report[heading.end() : end].strip()
-        title = heading[1]
-        if "FINDING" in title:
-            texts["findings"].append(text)
-        if "IMPRESSION" in title or "CONCLUSION" in title:
-            texts["impression"].append(text)
-    wanted = ("findings", "impression") if sections == "both" else (sections,)
-    parts = dict.fromkeys(text for name in wanted for text in texts[name])  # a joint section stands once
-    return "\n".join(text for text in parts if text)
+    sections = {}
+    _, *parts = HEADING.split(report)  # what stands before the first heading, then headings and texts in turn
+    for heading, text in zip(parts[::2], map(clean, parts[1::2]), strict=True):
+        for start, section in HEADINGS.items():
+            if heading.startswith(start) and any(map(str.isalpha, text)):
+                sections[section] = text
+    return sections
 
 
-def choose_views(images: list[str], view_of: dict[str, str], views: str) -> list[list[str]]:
-    """The images of each row that a study gives: every frontal one, or one frontal with one lateral."""
-    frontal, lateral = (
-        sorted((i for i in images if view_of.get(i) in kinds), key=lambda i: (kinds.index(view_of[i]), i))
-        for kinds in (FRONTAL, LATERAL)
+def study_folder(root: Path, subject_id: str, study_id: str) -> Path:
+    """files/p10/p10000032/s50414267"""
+    return root / "files" / f"p{subject_id[:2]}" / f"p{subject_id}" / f"s{study_id}"
+
+
+def _studies(root: Path, split: str) -> dict[tuple[str, str], dict[str, str]]:
+    """(subject, study) → DICOM id → view position, for the studies of one split, in the order of their ids."""
+    view_of = {row["dicom_id"]: row["ViewPosition"] for row in _table(root, "metadata", ["dicom_id", "ViewPosition"])}
+    studies = {}
+    for row in sorted(_table(root, "split", ["dicom_id", *KEYS, "split"]), key=lambda row: row["dicom_id"]):
+        if split_name(row["split"]) == split:
+            images = studies.setdefault((row["subject_id"], row["study_id"]), {})
+            images[row["dicom_id"]] = view_of.get(row["dicom_id"], "").upper()
+    return dict(sorted(studies.items()))
+
+
+def _labels(root: Path, uncertain: str) -> dict[tuple[str, str], list[str]]:
+    """(subject, study) → names of the labels that hold."""
+    holds = {"": False, "0.0": False, "1.0": True, "-1.0": uncertain == "positive"}
+    labels = {}
+    for row in _table(root, "chexpert", [*KEYS, *LABELS]):
+        for name in LABELS:
+            if row[name] not in holds:
+                raise InputError(
+                    f"a CheXpert label of {name} in {root} is {row[name]!r}; known: 1.0, 0.0, -1.0 or nothing"
+                )
+        labels[row["subject_id"], row["study_id"]] = [name for name in LABELS if holds[row[name]]]
+    return labels
+
+
+def _table(root: Path, name: str, columns: list[str]) -> list[dict[str, str]]:
+    patterns = [f"mimic-cxr-*-{name}.csv.gz", f"mimic-cxr-*-{name}.csv"]
+    path = find_file(root, patterns)
+    if path is None:
+        raise InputError(f"no table {' or '.join(patterns)} in {root}; {WHERE_TO_GET_IT}")
+    return read_csv(path, columns)
+
+
+def _choose(images: dict[str, str], views: str) -> list[list[str]]:
+    """DICOM ids of each row of a study, from its images' view positions."""
+    frontal = sorted((i for i, view in images.items() if view in FRONTAL), key=lambda i: (FRONTAL.index(images[i]), i))
+    lateral = sorted(i for i, view in images.items() if view in LATERAL)
+    if views == "study":
+        return [frontal[:1] + lateral[:1]] if frontal else []
+    return [[dicom_id] for dicom_id in frontal]
+
+
+def _answer(report: dict[str, str], sections: tuple[str, ...]) -> str:
+    if len(sections) == 1:
+        return report[sections[0]]
+    return " ".join(f"{section.upper()}: {report[section]}" for section in sections)
+
+
+def _row(root: Path, study: tuple[str, str], dicom_ids: list[str], text: str, label: list[str], views: str) -> dict:
+    first, *others = [study_folder(root, *study) / f"{dicom_id}.jpg" for dicom_id in dicom_ids]
+    name = f"s{study[1]}" if views == "study" else dicom_ids[0]
+    return make_row(
+        id=name,
+        image=first,
+        more_images=others,
+        image_id=name,
+        question="",
+        answer=text,
+        answer_type="open",
+        question_type="report",
+        label=label,
+        group=f"p{study[0]}",
     )
-    if views == "frontal":
-        return [[image] for image in frontal]
-    return [[frontal[0], *lateral[:1]]] if frontal else []

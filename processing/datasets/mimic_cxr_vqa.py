@@ -1,56 +1,58 @@
-"""MIMIC-CXR-VQA: templated questions about MIMIC-CXR radiographs (Bae et al. 2023), in PhysioNet's layout.
+"""MIMIC-CXR-VQA: questions from templates about MIMIC-CXR's radiographs (Bae et al. 2023), from PhysioNet.
 
-`data_dir` is a folder with `train.json`, `valid.json` and `test.json` (at any depth); the radiographs are in the
-folder `images_dir`, MIMIC-CXR-JPG's `files`. Access is credentialed:
-https://physionet.org/content/mimic-ext-mimic-cxr-vqa/.
+`data_dir` is a folder that holds, at most three levels down, `train.json`, `valid.json` and `test.json`, and, unless
+`images_dir` names MIMIC-CXR-JPG's folder with them, the images: `files/p10/p10000032/s50414267/IMAGE_ID.jpg`. The data
+need a PhysioNet credential: https://physionet.org/content/mimic-ext-mimic-cxr-vqa/
 """
-
-import json
-from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.rows import check_images, clean, image_file, local_folder, make_row, to_dataset
+from processing.datasets.files import find_file, read_json, require_folder
+from processing.datasets.rows import clean, make_row, require_images, to_dataset
 from processing.errors import InputError
 
-WHERE = "get access at https://physionet.org/content/mimic-ext-mimic-cxr-vqa/"
+WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-ext-mimic-cxr-vqa/"
 FILES = {"train": "train.json", "validation": "valid.json", "test": "test.json"}
+KEYS = ("subject_id", "study_id", "image_id", "image_path", "question", "semantic_type", "content_type", "answer")
+NO_ANSWER = "none"  # what an empty list is called in words
 
 
 def load(split: str, data_dir: str | None = None, *, images_dir: str | None = None) -> Dataset:
-    """One split with the columns of `FEATURES`; `label` holds the answers one by one, `group` is the patient.
+    """One published split; the answer is the listed ones joined by commas, each of them a class.
 
     Args:
-        split: "train", "validation" or "test".
-        data_dir: folder of the questions.
-        images_dir: folder of the radiographs; `files` in `data_dir` by default.
+        split: one of `SPLITS`.
+        data_dir: folder with the questions.
+        images_dir: folder of MIMIC-CXR-JPG, the parent of its `files`; data_dir by default.
 
     Raises:
-        InputError: data not found, broken or incomplete.
+        InputError: files not found or of another form; images missing.
     """
-    root = local_folder("mimic_cxr_vqa", data_dir, None, FILES[split], WHERE)
-    path = next(root.rglob(FILES[split]))
-    images = Path(images_dir) if images_dir else root / "files"
-    try:
-        rows = [_row(entry, images) for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except KeyError as error:
-        raise InputError(f"a question in {path} lacks the key {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not the JSON list of MIMIC-CXR-VQA questions: {error}") from None
-    check_images(rows)
+    root = require_folder(data_dir, "mimic_cxr_vqa", WHERE_TO_GET_IT)
+    images = root if images_dir is None else require_folder(images_dir, "images_dir of mimic_cxr_vqa", WHERE_TO_GET_IT)
+    # Not "**": beside the questions may lie a tree of 377,110 images.
+    path = find_file(root, ["/".join(["*"] * depth + [FILES[split]]) for depth in range(4)])
+    if path is None:
+        raise InputError(f"no {FILES[split]} of MIMIC-CXR-VQA in {root} or three levels beneath; {WHERE_TO_GET_IT}")
+    rows = []
+    for number, entry in enumerate(read_json(path)):
+        missing = [key for key in KEYS if key not in entry]
+        if missing:
+            raise InputError(f"question {number + 1} in {path} lacks the key {missing[0]!r}")
+        answers = entry["answer"]
+        if not isinstance(answers, list) or not all(isinstance(answer, str) for answer in answers):
+            raise InputError(f"the answer of question {number + 1} in {path} is not a list of texts")
+        rows.append(
+            make_row(
+                id=f"{split}-{number}",
+                image=images / "files" / str(entry["image_path"]),
+                image_id=str(entry["image_id"]),
+                question=entry["question"],
+                answer=", ".join(answers) or NO_ANSWER,
+                question_type=clean(entry["semantic_type"]).lower(),
+                label=answers,
+                group=f"p{entry['subject_id']}",
+            )
+        )
+    require_images(rows, images / "files")
     return to_dataset(rows)
-
-
-def _row(entry: dict, images: Path) -> dict:
-    names = [clean(name) for name in entry["answer"]]
-    return make_row(
-        id=f"{entry['split']}-{entry['idx']}",
-        image=image_file(images / entry["image_path"]),
-        image_id=entry["image_id"],
-        question=clean(entry["question"]),
-        answer=", ".join(names) or "none",  # of the asked, nothing holds
-        question_type=entry["content_type"],
-        answer_type="closed" if entry["semantic_type"] == "verify" else "open",
-        label=names,
-        group=str(entry["subject_id"]),
-    )

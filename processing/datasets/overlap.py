@@ -1,21 +1,22 @@
-"""What two splits share: images, questions, triplets, patients. A score on images seen in training is no score.
+"""What two splits share: images, questions, whole triplets, patients. A score on what was trained on says nothing.
 
     python -m processing.datasets.overlap --a vqa_med_2019 --a_dir DIR --a_split train --b vqa_rad --b_dir DIR
 
-Prints a table, and writes it with the shared names to --output.
+prints a table and saves it as JSON. Images are compared by id, by the bytes of their files, and by look: a difference
+hash of 16 × 16 brightness gradients, alike where at most `LOOK_THRESHOLD` of its 256 bits differ. Copies of VQA-RAD's
+images at half the size and JPEG quality 50 differ in up to 14 bits, different ones of VQA-Med 2019 in 23 or more, but
+for neighbouring slices of one scan.
 """
 
-import hashlib
 import sys
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import config as datasets_config
 from PIL import Image
-from tqdm import tqdm
 
 from processing.datasets import SPLITS, load_split
 from processing.errors import InputError, check_keys, run
@@ -23,194 +24,270 @@ from processing.files import write_json
 from processing.images import read_image
 from processing.recipe import build_arguments, describe, override
 
-# The hash says for 16 × 16 places whether it gets brighter rightwards. Of the 38 images that VQA-Med 2019 and VQA-RAD
-# share by name, in other sizes and compressions, the farthest pair differs in 28 of the 256; of all other pairs 19 are
-# as near, neighbouring slices of one case among them.
-HASH_SIZE = 16
-NEAR = 28
-LISTED = 20  # shared names that the JSON lists of each kind
-MAX_IMAGES = 20_000  # with more, images are not decoded to be compared by sight
+LOOK_SIZE = 16
+LOOK_STEP = 2  # grey levels; less is the noise of compression
+LOOK_THRESHOLD = 16
+QUICK = 20_000  # images that training and evaluation read for this: a minute or two, once
+KINDS = {
+    "image_id": "images, by id",
+    "image_bytes": "images, by bytes",
+    "image_look": "images, by look",
+    "question": "questions",
+    "triplet": "image, question and answer",
+    "group": "patients or groups",
+}
+COUNTS = ("values", "images_a", "rows_a", "images_b", "rows_b")
 
 
 @dataclass
 class OverlapArguments:
-    """Two splits to compare."""
+    """Which two splits."""
 
-    a: str = field(metadata={"help": "name of the first data set"})
-    b: str = field(metadata={"help": "name of the second"})
-    a_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id"})
-    b_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id"})
-    a_split: str = field(default="all", metadata={"help": "train, validation, test or all"})
-    b_split: str = field(default="all", metadata={"help": "train, validation, test or all"})
-    a_data: dict = field(default_factory=dict, metadata={"help": "its options: --a_data.scheme image_disjoint"})
-    b_data: dict = field(default_factory=dict, metadata={"help": "its options"})
-    output: str = field(default="overlap.json", metadata={"help": "file for the result"})
+    a: str = field(metadata={"help": "a data set, such as the one trained on"})
+    b: str = field(metadata={"help": "another, or the same"})
+    a_dir: str | None = field(default=None, metadata={"help": "folder or Hub id of a"})
+    b_dir: str | None = field(default=None, metadata={"help": "folder or Hub id of b"})
+    a_split: str = field(default="train", metadata={"help": "train, validation, test, or all"})
+    b_split: str = field(default="all", metadata={"help": "train, validation, test, or all"})
+    a_data: dict = field(default_factory=dict, metadata={"help": "options of a: --a_data.seed 1"})
+    b_data: dict = field(default_factory=dict, metadata={"help": "options of b"})
+    output: str | None = field(default=None, metadata={"help": "JSON file; overlap-A-SPLIT-B-SPLIT.json if unset"})
 
 
-def overlap(a: Dataset, b: Dataset, *, progress: bool = False) -> dict:
-    """What the rows a and b share.
+@dataclass(frozen=True)
+class Files:
+    """Hashes of the n image files of a split.
 
-    Images are the same by name (`image_id`), by bytes, or by sight: a difference hash that differs in at most `NEAR`
-    of 256 places. Sight is left out with more than `MAX_IMAGES` images.
+    Attributes:
+        image_ids: n, of the rows' image (or images) that the file is of.
+        digests: n, sha256 of the bytes.
+        looks: (n 256) difference hashes, of -1 and 1.
+    """
+
+    image_ids: list[str]
+    digests: list[str]
+    looks: np.ndarray
+
+
+def overlap(rows_a: Dataset, rows_b: Dataset, max_images: int | None = None) -> dict:
+    """What two splits share, and how many rows and images of each that touches.
 
     Args:
-        a, b: rows of `FEATURES`.
-        progress: show progress bars.
+        rows_a, rows_b: with the columns of `FEATURES`.
+        max_images: with more images than this in both together, no file is read and images are compared by id only;
+            no limit where None.
 
     Returns:
-        {"images": {"a", "b"}, "rows": {"a", "b"}, "shared": {kind: {"count", "rows_a", "rows_b", "examples"}}}: count
-        is of distinct images of b, questions, triplets or groups, and rows those with any of them.
+        {"a": {"rows", "images"}, "b": {"rows", "images"}, "files_compared": bool, "look_threshold": bits,
+        "shared": {kind: {"values", "images_a", "rows_a", "images_b", "rows_b"}}, "image_ids": b's images in a}. The
+        kinds are those of `KINDS`, values are distinct ones that both have (images that look alike: those of b). An
+        image of b is in a by id or by bytes: a downsized copy keeps its id, a renamed one its bytes.
+
+    Raises:
+        InputError: an image that cannot be read.
     """
-    files_a, files_b = _files(a), _files(b)
-    same = {
-        "images by name": {(i, i) for i in files_a.keys() & files_b.keys()},
-        "images by bytes": _equal(files_a, files_b),
-    }
-    if len(files_a) + len(files_b) <= MAX_IMAGES:
-        same["images by sight"] = _alike(files_a, files_b, progress)
-    images = set().union(*same.values())
-    partners = defaultdict(set)  # image of a → images of b that are the same
-    for i, j in images:
-        partners[i].add(j)
+    ids_a, ids_b = rows_a["image_id"][:], rows_b["image_id"][:]
+    images_a, images_b = set(ids_a), set(ids_b)
+    files_compared = max_images is None or len(images_a) + len(images_b) <= max_images
+    touched = {"image_id": (images_a & images_b, images_a & images_b)}
+    name_a, name_b = {}, {}  # the id in a that an image has by its bytes
+    if files_compared:
+        files_a, files_b = read_files(rows_a), read_files(rows_b)
+        touched["image_bytes"] = _same_bytes(files_a, files_b)
+        touched["image_look"] = _alike(files_a, files_b)
+        first = dict(zip(reversed(files_a.digests), reversed(files_a.image_ids), strict=True))
+        name_a = {i: first[digest] for i, digest in zip(files_a.image_ids, files_a.digests, strict=True)}
+        name_b = {i: first.get(digest, i) for i, digest in zip(files_b.image_ids, files_b.digests, strict=True)}
+    name_b |= {i: name_a.get(i, i) for i in images_a & images_b}
 
-    shared = {}
-    for kind, pairs in [*same.items(), ("images", images)]:
-        shared[kind] = _count(_keys(a, "image_id"), _keys(b, "image_id"), {i for i, _ in pairs}, {j for _, j in pairs})
-    for kind, columns in (("questions", ["question"]), ("groups", ["group"])):
-        keys_a, keys_b = _keys(a, *columns), _keys(b, *columns)
-        both = (set(keys_a) & set(keys_b)) - {""}  # a report's question is empty
-        shared[kind] = _count(keys_a, keys_b, both, both)
-    keys_a, keys_b = (_keys(rows, "image_id", "question", "answer") for rows in (a, b))
-    known = {(j, *rest) for i, *rest in set(keys_a) for j in partners[i]} & set(keys_b)
-    in_a = {key for key in set(keys_a) if any((j, *key[1:]) in known for j in partners[key[0]])}
-    shared["triplets"] = _count(keys_a, keys_b, in_a, known)
+    shared = {kind: _count_images(*ids, ids_a, ids_b) for kind, ids in touched.items()}
+    for kind, (a, b) in {
+        "question": (_texts(rows_a, "question"), _texts(rows_b, "question")),
+        "triplet": (_triplets(rows_a, name_a), _triplets(rows_b, name_b)),
+        "group": (rows_a["group"][:], rows_b["group"][:]),
+    }.items():
+        shared[kind] = _count_values(a, b, ids_a, ids_b)
     return {
-        "images": {"a": len(files_a), "b": len(files_b)},
-        "rows": {"a": len(a), "b": len(b)},
+        "a": {"rows": len(ids_a), "images": len(images_a)},
+        "b": {"rows": len(ids_b), "images": len(images_b)},
+        "files_compared": files_compared,
+        "look_threshold": LOOK_THRESHOLD,
         "shared": shared,
+        "image_ids": sorted(i for i in images_b if name_b.get(i, i) in images_a),
     }
 
 
-def compare(a: Dataset, b: Dataset, name_a: str, name_b: str, *, progress: bool = False) -> dict:
-    """`overlap`, with the names and the verdict, as it is written beside scores and runs."""
-    result = overlap(a, b, progress=progress)
-    return {"a": name_a, "b": name_b, "verdict": verdict(result, name_a, name_b), **result}
+def verdict(report: dict, a: str = "train", b: str = "test") -> str:
+    """One line: how many images of b are in a; else what else they share of images and patients.
+
+    >>> verdict(report, "train", "test")
+    '202 of 203 test images are in train'
+    """
+    found = len(report["image_ids"])
+    if found:
+        return f"{found} of {report['b']['images']} {b} images are in {a}"
+    shared = report["shared"]
+    also = []
+    if not report["files_compared"]:
+        also.append("by id only, too many to compare files")
+    elif shared["image_look"]["values"]:
+        also.append(f"{shared['image_look']['values']} {b} images look like one of {a}")
+    if shared["group"]["values"]:
+        also.append(f"{shared['group']['values']} patients or groups are in both")
+    return "; ".join(["disjoint by image", *also])
 
 
-def verdict(result: dict, a: str, b: str) -> str:
-    """One sentence on whether b says something about images that a lacks."""
-    shared, total = result["shared"], result["images"]["b"]
-    images, groups = shared["images"]["count"], shared["groups"]["count"]
-    sight = "" if "images by sight" in shared else " (by name and bytes; too many to compare by sight)"
-    if images:
-        rows = f"{shared['images']['rows_b']} of {result['rows']['b']} questions"
-        return f"{images} of {total} images of {b} are in {a}{sight}: {rows}"
-    return f"{b} shares no image with {a}{sight}" + (f", but {groups} patients or cases" if groups else "")
-
-
-def _files(rows: Dataset) -> dict[str, dict]:
-    return dict(zip(rows["image_id"], rows["image"], strict=True))
-
-
-def _keys(rows: Dataset, *columns: str) -> list:
-    """What identifies each row in these columns, texts in lower case."""
-    texts = [rows[name][:] if name in ("image_id", "group") else [t.lower() for t in rows[name]] for name in columns]
-    return texts[0] if len(columns) == 1 else list(zip(*texts, strict=True))
-
-
-def _count(keys_a: list, keys_b: list, of_a: set, of_b: set) -> dict:
-    return {
-        "count": len(of_b),
-        "rows_a": sum(key in of_a for key in keys_a),
-        "rows_b": sum(key in of_b for key in keys_b),
-        "examples": sorted(key if isinstance(key, str) else " | ".join(key) for key in of_b)[:LISTED],
-    }
-
-
-def _size(image: dict) -> int:
-    return Path(image["path"]).stat().st_size if image["bytes"] is None else len(image["bytes"])
-
-
-def _equal(files_a: dict[str, dict], files_b: dict[str, dict]) -> set[tuple[str, str]]:
-    """Pairs with the same bytes; only files of the same length are read."""
-    sizes_a, sizes_b = ({name: _size(image) for name, image in files.items()} for files in (files_a, files_b))
-    common = set(sizes_a.values()) & set(sizes_b.values())
-    names_of = defaultdict(set)
-    for name in (name for name, size in sizes_a.items() if size in common):
-        names_of[_digest(files_a[name])].add(name)
-    found = ((name, names_of.get(_digest(files_b[name]), ())) for name, size in sizes_b.items() if size in common)
-    return {(i, j) for j, names in found for i in names}
-
-
-def _digest(image: dict) -> bytes:
-    data = Path(image["path"]).read_bytes() if image["bytes"] is None else image["bytes"]
-    return hashlib.sha256(data).digest()
-
-
-def _alike(files_a: dict[str, dict], files_b: dict[str, dict], progress: bool) -> set[tuple[str, str]]:
-    """Pairs whose difference hashes are near."""
-    if files_a.keys() == files_b.keys():
-        hashes_a = hashes_b = _hashes(files_a, progress)
-    else:
-        hashes_a, hashes_b = _hashes(files_a, progress), _hashes(files_b, progress)
-    names_a, pairs = list(files_a), set()
-    for name, bits in zip(files_b, hashes_b, strict=True):
-        near = np.bitwise_count(hashes_a ^ bits).sum(1) <= NEAR
-        pairs |= {(names_a[i], name) for i in near.nonzero()[0]}
-    return pairs
-
-
-def _hashes(files: dict[str, dict], progress: bool) -> np.ndarray:
-    """(images, 32) bytes."""
-    images = tqdm(files.values(), desc="comparing images", unit="image", disable=not progress)
-    return np.stack([difference_hash(read_image(image)) for image in images])
-
-
-def difference_hash(image: Image.Image) -> np.ndarray:
-    """32 bytes: whether each of 16 × 16 places is darker than its right neighbour."""
-    grey = np.asarray(image.convert("L").resize((HASH_SIZE + 1, HASH_SIZE), Image.Resampling.BOX))
-    return np.packbits(grey[:, 1:] > grey[:, :-1])
-
-
-def format_overlap(result: dict) -> str:
-    """The result as a table."""
-    lines = [f"{'shared':<18}{'distinct':>10}{'rows of a':>12}{'rows of b':>12}"]
-    lines += [f"{kind:<18}{s['count']:>10}{s['rows_a']:>12}{s['rows_b']:>12}" for kind, s in result["shared"].items()]
-    totals, rows = result["images"], result["rows"]
-    lines.append(f"{'of':<18}{totals['b']:>10}{rows['a']:>12}{rows['b']:>12}")
+def format_table(report: dict, a: str, b: str) -> str:
+    """Table of a report for a terminal, a line for each kind."""
+    lines = [f"a  {a}: {report['a']['rows']} rows, {report['a']['images']} images"]
+    lines += [f"b  {b}: {report['b']['rows']} rows, {report['b']['images']} images", ""]
+    titles = ("shared", "images of a", "rows of a", "images of b", "rows of b")
+    width = max(map(len, KINDS.values()))
+    lines.append("  ".join([" " * width, *titles]))
+    for kind, count in report["shared"].items():
+        cells = [f"{count[name]:>{len(title)}}" for name, title in zip(COUNTS, titles, strict=True)]
+        lines.append("  ".join([f"{KINDS[kind]:<{width}}", *cells]))
     return "\n".join(lines)
 
 
-def load(name: str, data_dir: str | None, split: str, options: dict) -> Dataset:
-    """Rows of one split, or of all that the data set has."""
-    check_keys([split], [*SPLITS, "all"], "split")
+def read_files(rows: Dataset) -> Files:
+    """Hashes of all image files of the rows, each file read once and its hashes kept in the cache of `datasets`."""
+    first = {image_id: i for i, image_id in reversed(list(enumerate(rows["image_id"])))}
+    images = rows.select(sorted(first.values())).select_columns(["image_id", "image", "more_images"])
+    stamps = [_stamp(image) for row in images for image in (row["image"], *row["more_images"])]
+    key = sha256(repr((LOOK_SIZE, LOOK_STEP, images["image_id"][:], stamps)).encode()).hexdigest()[:16]
+    folder = Path(datasets_config.HF_DATASETS_CACHE, "overlap")
+    folder.mkdir(parents=True, exist_ok=True)
+    hashed = images.map(
+        _hash_files,
+        batched=True,
+        batch_size=64,
+        remove_columns=images.column_names,
+        features=Features({name: Value("string") for name in ("image_id", "digest", "look")}),
+        cache_file_name=str(folder / f"{key}.arrow"),
+        new_fingerprint=key,
+        desc="hashing images",
+    )
+    bits = np.unpackbits(np.array([list(bytes.fromhex(look)) for look in hashed["look"]], np.uint8), axis=1)
+    return Files(hashed["image_id"][:], hashed["digest"][:], 2 * bits.astype(np.float32) - 1)
+
+
+def _hash_files(batch: dict[str, list]) -> dict[str, list[str]]:
+    """Rows with their images → a row for each image file."""
+    hashes = {"image_id": [], "digest": [], "look": []}
+    for image_id, image, more in zip(batch["image_id"], batch["image"], batch["more_images"], strict=True):
+        for entry in (image, *more):
+            data = _content(entry)
+            hashes["image_id"].append(image_id)
+            hashes["digest"].append(sha256(data).hexdigest())
+            hashes["look"].append(difference_hash(read_image({"path": entry["path"], "bytes": data})))
+    return hashes
+
+
+def _content(image: dict) -> bytes:
+    if image["bytes"] is not None:
+        return image["bytes"]
+    try:
+        return Path(image["path"]).read_bytes()
+    except OSError as error:
+        raise InputError(f"the image file {image['path']} cannot be read: {error.strerror}") from None
+
+
+def difference_hash(image: Image.Image) -> str:
+    """64 hexadecimal digits: for each of 16 × 16 places whether the image gets brighter to the right."""
+    grey = np.asarray(image.convert("L").resize((LOOK_SIZE + 1, LOOK_SIZE), Image.Resampling.BOX), np.int16)
+    return np.packbits(np.diff(grey) > LOOK_STEP).tobytes().hex()
+
+
+def _stamp(image: dict) -> str:
+    """What changes when the image does, without reading its file."""
+    if image["bytes"] is not None:
+        return sha256(image["bytes"]).hexdigest()
+    try:
+        status = Path(image["path"]).stat()
+    except OSError as error:
+        raise InputError(f"the image file {image['path']} cannot be read: {error.strerror}") from None
+    return f"{image['path']} {status.st_size} {status.st_mtime_ns}"
+
+
+def _same_bytes(a: Files, b: Files) -> tuple[set[str], set[str]]:
+    """Image ids of a and of b with a file that both have."""
+    common = set(a.digests) & set(b.digests)
+    return tuple({i for i, digest in zip(f.image_ids, f.digests, strict=True) if digest in common} for f in (a, b))
+
+
+def _alike(a: Files, b: Files) -> tuple[set[str], set[str]]:
+    """Image ids of a and of b with a file that looks like one of the other."""
+    least = LOOK_SIZE**2 - 2 * LOOK_THRESHOLD  # a product of two hashes is the bits that agree less those that differ
+    near_a, near_b = np.zeros(len(a.looks), bool), np.zeros(len(b.looks), bool)
+    for start in range(0, len(b.looks), 128):
+        near = b.looks[start : start + 128] @ a.looks.T >= least
+        near_a |= near.any(0)
+        near_b[start : start + 128] = near.any(1)
+    return {a.image_ids[i] for i in np.flatnonzero(near_a)}, {b.image_ids[i] for i in np.flatnonzero(near_b)}
+
+
+def _texts(rows: Dataset, column: str) -> list[str]:
+    return [text.strip().lower() for text in rows[column]]
+
+
+def _triplets(rows: Dataset, name_of: dict[str, str]) -> list[tuple[str, str, str]]:
+    names = [name_of.get(image_id, image_id) for image_id in rows["image_id"]]
+    return list(zip(names, _texts(rows, "question"), _texts(rows, "answer"), strict=True))
+
+
+def _count_values(a: list, b: list, ids_a: list[str], ids_b: list[str]) -> dict[str, int]:
+    """Rows and images of both with a value that both have; the empty question, which asks for a report, is none."""
+    common = (set(a) & set(b)) - {""}
+    rows_a = [i for value, i in zip(a, ids_a, strict=True) if value in common]
+    rows_b = [i for value, i in zip(b, ids_b, strict=True) if value in common]
+    return _counts(len(common), rows_a, rows_b)
+
+
+def _count_images(found_a: set[str], found_b: set[str], ids_a: list[str], ids_b: list[str]) -> dict[str, int]:
+    """Rows and images of both about the images found in each."""
+    return _counts(len(found_b), [i for i in ids_a if i in found_a], [i for i in ids_b if i in found_b])
+
+
+def _counts(values: int, rows_a: list[str], rows_b: list[str]) -> dict[str, int]:
+    return dict(zip(COUNTS, (values, len(set(rows_a)), len(rows_a), len(set(rows_b)), len(rows_b)), strict=True))
+
+
+def load_rows(name: str, split: str, data_dir: str | None, options: dict) -> Dataset:
+    """A split, or "all" that the data set has, together."""
     if split != "all":
         return load_split(name, split, data_dir, **options)
-    return concatenate_datasets(list(_splits(name, data_dir, options)))
-
-
-def _splits(name: str, data_dir: str | None, options: dict) -> Iterable[Dataset]:
-    """The splits that can be had; train must."""
-    yield load_split(name, "train", data_dir, **options)
-    for split in ("validation", "test"):
+    parts, missing = [], []
+    for part in SPLITS:
         try:
-            yield load_split(name, split, data_dir, **options)
+            parts.append(load_split(name, part, data_dir, **options))
         except InputError as error:
-            print(f"without {split}: {error}", file=sys.stderr)
+            missing.append(f"no {part} split of {name}: {error}")
+    if not parts:
+        raise InputError(missing[0])
+    for line in missing:
+        print(line)
+    return concatenate_datasets(parts)
 
 
 def main() -> None:
-    """Compare two splits: table, verdict, JSON."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+    """Both splits → report → table and JSON file."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
         print(f"{__doc__}\n{describe(OverlapArguments)}")
         return
-    (args,) = build_arguments(override({}, sys.argv[1:], OverlapArguments), OverlapArguments)
-    a = load(args.a, args.a_dir, args.a_split, args.a_data)
-    b = load(args.b, args.b_dir, args.b_split, args.b_data)
-    result = compare(a, b, f"{args.a} {args.a_split}", f"{args.b} {args.b_split}", progress=True)
-    print(f"a = {result['a']}, b = {result['b']}\n\n{format_overlap(result)}\n\n{result['verdict']}")
-    write_json(Path(args.output), result)
-    print(f"written: {args.output}")
+    (args,) = build_arguments(override({}, arguments, OverlapArguments), OverlapArguments)
+    for name, split in (("a_split", args.a_split), ("b_split", args.b_split)):
+        check_keys([split], [*SPLITS, "all"], name)
+    a, b = f"{args.a} {args.a_split}", f"{args.b} {args.b_split}"
+    path = Path(args.output or f"overlap-{a}-{b}.json".replace(" ", "-"))
+    if not path.parent.is_dir():
+        raise InputError(f"no folder {path.parent} to write {path.name} to")
+    rows_a = load_rows(args.a, args.a_split, args.a_dir, args.a_data)
+    rows_b = load_rows(args.b, args.b_split, args.b_dir, args.b_data)
+    report = overlap(rows_a, rows_b)
+    write_json(path, {"names": {"a": a, "b": b}, "verdict": verdict(report, a, b), **report})
+    print(f"\n{format_table(report, a, b)}\n\n{verdict(report, a, b)}\nwritten: {path}")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,43 @@
-"""`own`: your own images and questions, from a table (CSV or JSON lines) that names images, questions and answers.
+"""Your own data: a table of image paths, questions and answers, or an imagefolder with metadata; checked up front.
 
-`data_dir` is a table, a folder with one table for each split (`train.csv`, `validation.csv`, `test.csv`; or
-`.jsonl`), or a folder with one table: `metadata.csv` or `metadata.jsonl`, as `datasets`' imagefolder has it. A single
-table may have a column `split`; without it, validation and test are taken from it by group, the same ones on every
-machine. Image paths are relative to the table.
+`data_dir` is one of
+- a table, `*.csv` or `*.jsonl`;
+- a folder with a table for each split, `train.csv`, `validation.csv`, `test.csv`, or with a folder for each split that
+  holds `metadata.csv` (an imagefolder); `.jsonl` as well;
+- a folder with one table, `metadata.csv` or any other name; `.jsonl` as well.
+
+Image paths are relative to their table. One table may name the split of each row in a column `split`; without it, test
+is chosen by a hash of the image. Validation, unless there is one, is carved from train by image. Optional columns:
+`group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`).
 """
 
-import csv
-import json
-from collections.abc import Iterator
+import os
+from collections import Counter
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
-from processing.datasets.rows import carve, clean, image_file, logger, make_row, to_dataset
+from processing.datasets import SPLITS
+from processing.datasets.files import read_csv, read_jsonl
+from processing.datasets.rows import (
+    carve_validation,
+    clean,
+    make_row,
+    require_fraction,
+    split_name,
+    to_dataset,
+    uniform,
+)
 from processing.errors import InputError, check_keys, nearest
 from processing.images import read_image
 
-# Our names, and those that tables use for them by default.
-COLUMNS = {
-    "image": "image",
-    "question": "question",
-    "answer": "answer",
-    "id": "id",
-    "question_type": "question_type",
-    "label": "label",
-    "group": "group",
-    "split": "split",
-}
 SUFFIXES = (".csv", ".jsonl")
-SHOWN = 20  # bad rows that a message lists; the file has all
+REQUIRED = ("image", "question", "answer")
+OPTIONAL = ("split", "group", "question_type", "label")
+LAYOUT = "give a .csv or .jsonl table with the columns image, question and answer, or a folder with such tables"
+ON_BAD_ROWS = ("raise", "skip")
 
 
 def load(
@@ -38,131 +46,144 @@ def load(
     *,
     columns: dict | None = None,
     on_bad_rows: str = "raise",
+    check_images: bool = True,
+    test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
-    test_fraction: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """One split with the columns of `FEATURES`. All images are opened first, and every bad row is reported.
+    """One split; every row of every table is checked first.
 
     Args:
-        split: "train", "validation" or "test".
+        split: one of `SPLITS`.
         data_dir: table or folder, see the top of this file.
-        columns: our name → the table's, e.g. {question: Frage}; known are image, question, answer, and, as far as they
-            are there, id, question_type, label (several are separated by `|`), group (the patient) and split.
-        on_bad_rows: "raise" an error, or "skip" them and say how many.
-        validation_fraction, test_fraction: of the groups, where one table holds all rows without a column split.
-        seed: of that choice.
+        columns: our name → the table's, for those that differ: {"image": "file"}. In a table named metadata, image is
+            `file_name` unless it is given here.
+        on_bad_rows: "raise" refuses data with a bad row; "skip" leaves bad rows out and prints how many. Both list
+            every bad row with its number (the first after the header is 1) and the reason.
+        check_images: read every image once, which finds damaged ones; else only look whether the files are there.
+        test_fraction: share of the images that become test, where the data name no split, in [0, 1).
+        validation_fraction: share of train's images that become validation, where the data name none, in [0, 1).
+        seed: of the choice of validation images; test images are the same for every seed.
 
     Raises:
-        InputError: no table, a missing column, or bad rows.
+        InputError: no table, a column that is missing, an unknown option, or bad rows.
     """
-    choices = ("raise", "skip")
-    if on_bad_rows not in choices:
-        raise InputError(f"on_bad_rows is raise or skip, not {on_bad_rows!r}; {nearest(on_bad_rows, choices)}")
-    check_keys(columns or {}, COLUMNS, "column of own")
-    names = {**COLUMNS, **(columns or {})}
-    table, is_split = _find_table(data_dir, split)
-    entries = list(_read(table))
-    _check_columns(entries, names, table)
+    columns = columns or {}
+    check_keys(columns, [*REQUIRED, *OPTIONAL], "column of own")
+    if on_bad_rows not in ON_BAD_ROWS:
+        raise InputError(f"unknown on_bad_rows {on_bad_rows!r} of own; {nearest(on_bad_rows, ON_BAD_ROWS)}")
+    require_fraction("test_fraction", test_fraction)
 
-    rows, bad = [], []
-    for number, theirs in entries:
-        entry = {name: theirs.get(column) for name, column in names.items()}
-        reason = _fault(entry, table.parent)
-        if reason:
-            bad.append(f"row {number}: {reason}")
-        else:
-            rows.append(_row(entry, number, table.parent, "train" if is_split else entry["split"]))
-    _report(bad, len(entries), table, on_bad_rows)
-    if is_split:
-        return to_dataset(rows)
-    if all(row["split"] is None for row in rows):
-        for row in rows:
-            row["split"] = "train"
-        carve(rows, "test", test_fraction, seed)
-        carve(rows, "validation", validation_fraction, seed + 1)
+    rows, bad, total = [], [], 0
+    for path, split_of_table in _tables(data_dir):
+        names = {"image": "file_name" if path.stem == "metadata" else "image", **columns}
+        names = {name: names.get(name, name) for name in (*REQUIRED, *OPTIONAL)}
+        required = [names[name] for name in REQUIRED] + [names[name] for name in OPTIONAL if name in columns]
+        entries = read_csv(path, required) if path.suffix == ".csv" else read_jsonl(path, required)
+        total += len(entries)
+        for number, entry in enumerate(entries, start=1):
+            reason = _problem(entry, names, path.parent, check_images)
+            if reason:
+                bad.append(f"row {number} of {path}: {reason}")
+            else:
+                ours = {name: entry.get(column) for name, column in names.items()}
+                rows.append(_row(ours, path, number, split_of_table))
+    _report(bad, total, on_bad_rows)
+    _split(rows, test_fraction, validation_fraction, seed)
     return to_dataset([row for row in rows if row["split"] == split])
 
 
-def _find_table(data_dir: str | None, split: str) -> tuple[Path, bool]:
-    """The table with the rows of a split, and whether it holds that split alone."""
+def _tables(data_dir: str | None) -> list[tuple[Path, str | None]]:
+    """Each table and, where its name says it, its split."""
     if data_dir is None:
-        raise InputError("own needs a data_dir: a table (.csv or .jsonl), or a folder with one")
+        raise InputError(f"own needs --data_dir; {LAYOUT}")
     path = Path(data_dir)
-    if path.is_file():
-        if path.suffix not in SUFFIXES:
-            raise InputError(f"{path} is neither .csv nor .jsonl")
-        return path, False
-    for stem, is_split in ((split, True), ("metadata", False)):
-        for suffix in SUFFIXES:
-            if (path / f"{stem}{suffix}").is_file():
-                return path / f"{stem}{suffix}", is_split
-    raise InputError(f"{path} holds no table {split}.csv, {split}.jsonl, metadata.csv or metadata.jsonl")
+    if path.is_file() and path.suffix in SUFFIXES:
+        return [(path, None)]
+    if not path.is_dir():
+        raise InputError(f"no table and no folder at {path}; {LAYOUT}")
+    named = [
+        (path / f"{name}{suffix}", split)
+        for split in SPLITS
+        for name in (split, f"{split}/metadata")
+        for suffix in SUFFIXES
+        if (path / f"{name}{suffix}").is_file()
+    ]
+    if named:
+        twice = [split for split, count in Counter(split for _, split in named).items() if count > 1]
+        if twice:
+            raise InputError(f"{path} has several tables for the {twice[0]} split; keep one")
+        return named
+    tables = sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if len(tables) != 1:
+        raise InputError(f"{path} holds {len(tables)} tables, none named for a split as train.csv is; {LAYOUT}")
+    return [(tables[0], None)]
 
 
-def _read(table: Path) -> Iterator[tuple[int, dict]]:
-    """Numbered rows; the first below a CSV's header, and the first line of JSON, is 1."""
+def _problem(entry: dict, names: dict[str, str], folder: Path, check_images: bool) -> str | None:
+    """Why a row of the table is bad; None if it is good. Never quotes a question or an answer."""
+    if not entry:
+        return "it is not a JSON object"
+    if None in entry:
+        return "it has more fields than the header; put a text that holds a comma in quotes"
+    for name in REQUIRED:
+        value = entry.get(names[name])
+        if value is None or not str(value).strip():
+            return f"{names[name]} is empty"
+        if isinstance(value, dict | list):
+            return f"{names[name]} is not a text"
+    split = entry.get(names["split"])
+    if split and split_name(str(split)) is None:
+        return f"{names['split']} is {split!r}, none of {', '.join(SPLITS)}"
+    path = folder / str(entry[names["image"]]).strip()
+    if not os.path.isfile(path):  # unlike Path.is_file, says no to a text that is too long for a path
+        return f"the image file {path} does not exist"
+    return _damage(path, path.stat().st_mtime_ns) if check_images else None
+
+
+@cache  # the splits of one data set are loaded one after the other, and each checks all rows
+def _damage(path: Path, mtime_ns: int) -> str | None:
+    """Why the image cannot be read; None if it can."""
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            if table.suffix == ".csv":
-                yield from enumerate(csv.DictReader(file), start=1)
-            else:
-                for number, line in enumerate(file, start=1):
-                    entry = json.loads(line)
-                    if not isinstance(entry, dict):
-                        raise InputError(f"line {number} of {table} is not a JSON object")
-                    yield number, {"image": entry.get("file_name"), **entry}
-    except UnicodeDecodeError as error:
-        raise InputError(f"{table} is not UTF-8 (byte {error.start}); save it as UTF-8") from None
-    except ValueError as error:
-        raise InputError(f"{table} is not one JSON object a line: {error}") from None
-
-
-def _check_columns(entries: list[tuple[int, dict]], names: dict[str, str], table: Path) -> None:
-    there = {column for _, entry in entries for column in entry}
-    for name in ("image", "question", "answer"):
-        if entries and names[name] not in there:
-            known = ", ".join(sorted(there))
-            raise InputError(f"{table} has no column {names[name]!r} but {known}; map it: --data.columns.{name} NAME")
-
-
-def _fault(entry: dict, folder: Path) -> str:
-    """What is wrong with a row, "" where nothing is."""
-    for name in ("image", "question", "answer"):
-        if entry[name] is None or not str(entry[name]).strip():
-            return f"no {name}"
-    if entry["split"] not in (None, "train", "validation", "test"):
-        return f"split is {entry['split']!r}, not train, validation or test"
-    try:
-        read_image(folder / str(entry["image"]))
+        read_image(path)
     except InputError as error:
         return str(error)
-    return ""
+    return None
 
 
-def _row(entry: dict, number: int, folder: Path, split: str | None) -> dict:
-    given = {name: clean(entry[name]) for name in ("question_type", "group") if entry[name]}
-    if entry["label"]:
-        given["label"] = [clean(name) for name in str(entry["label"]).split("|")]
-    return make_row(
-        id=clean(entry["id"] or number),
-        image=image_file(folder / str(entry["image"])),
-        image_id=str(entry["image"]),
-        question=clean(entry["question"]),
-        answer=clean(entry["answer"]),
-        **given,
-        split=split,
+def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:
+    image = str(entry["image"]).strip()
+    label = [] if entry["label"] is None else entry["label"]
+    names = label if isinstance(label, list) else str(label).split("|")
+    row = make_row(
+        id=f"{split or table.stem}-{number}",
+        image=table.parent / image,
+        image_id=f"{split}/{image}" if split and table.stem == "metadata" else image,
+        question=entry["question"],
+        answer=entry["answer"],
+        question_type=str(entry["question_type"] or "").strip().lower(),
+        label=[clean(name) for name in names if clean(name)],
+        group=clean("" if entry["group"] is None else entry["group"]),
     )
+    return {**row, "split": split or split_name(str(entry["split"] or ""))}
 
 
-def _report(bad: list[str], total: int, table: Path, on_bad_rows: str) -> None:
-    """Raise, or say, which rows are bad."""
+def _report(bad: list[str], total: int, on_bad_rows: str) -> None:
+    """Refuse or announce bad rows, each of them by number and reason."""
     if not bad:
         return
-    more = f"\n… and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    listed = "\n".join(bad[:SHOWN]) + more
+    listed = "\n".join(f"  {line}" for line in bad)
     if on_bad_rows == "raise":
-        raise InputError(
-            f"{len(bad)} of {total} rows of {table} are bad; mend them, or --data.on_bad_rows skip\n{listed}"
-        )
-    logger.warning("%s: skipped %d of %d rows\n%s", table, len(bad), total, listed)
+        raise InputError(f"{len(bad)} of {total} rows are bad; mend them, or pass --data.on_bad_rows skip:\n{listed}")
+    print(f"{len(bad)} of {total} rows are bad and left out:\n{listed}")
+
+
+def _split(rows: list[dict], test_fraction: float, validation_fraction: float, seed: int) -> None:
+    """Give a split to rows that name none, and a validation split to data without one."""
+    unnamed = sum(row["split"] is None for row in rows)
+    if 0 < unnamed < len(rows):
+        raise InputError(f"{unnamed} of {len(rows)} rows name no split, the others do; name it in all rows or in none")
+    for row in rows:
+        row["split"] = row["split"] or ("test" if uniform("test", row["group"]) < test_fraction else "train")
+    if not any(row["split"] == "validation" for row in rows):
+        carve_validation(rows, validation_fraction, seed)

@@ -1,16 +1,37 @@
-"""PathVQA: 32 799 questions about 4 998 pathology images (He et al. 2020), from the Hub or a copy of its parquet."""
+"""PathVQA: questions about pathology images from textbooks (He et al. 2020), in its Hub schema.
+
+`data_dir` is the Hub id `flaviagiammarino/path-vqa` (default), or a folder in its schema: image, question, answer in
+parquet files of the splits train, validation and test.
+"""
 
 from datasets import Dataset
 
-from processing.datasets.rows import read_hub, to_dataset
+from processing.datasets.files import read_hub
+from processing.datasets.rows import image_name, make_row, to_dataset
 
 HUB_ID = "flaviagiammarino/path-vqa"
+WHERE_TO_GET_IT = f"set data_dir to the Hub id {HUB_ID}"
 
 
 def load(split: str, data_dir: str | None = None) -> Dataset:
-    """One split with the columns of `FEATURES`; `data_dir` is a folder or Hub id in the schema of `HUB_ID`.
+    """One published split; images stay in their files, memory-mapped.
+
+    Args:
+        split: one of `SPLITS`.
+        data_dir: Hub id or folder, see the top of this file.
 
     Raises:
-        InputError: data not found, or of another schema.
+        InputError: it does not load, or lacks a split, a column or an image.
     """
-    return to_dataset(read_hub("path_vqa", data_dir or HUB_ID, (split,), f"set data_dir to the Hub id {HUB_ID}"))
+    entries = read_hub(data_dir or HUB_ID, [split], name="PathVQA", hint=WHERE_TO_GET_IT)[split]
+    texts = zip(entries["question"], entries["answer"], strict=True)
+    rows = [
+        make_row(
+            id=f"{split}-{number}",
+            image_id=image_name(image, f"row {split}-{number} of the PathVQA data set"),
+            question=question,
+            answer=answer,
+        )
+        for number, (image, (question, answer)) in enumerate(zip(entries["image"], texts, strict=True))
+    ]
+    return to_dataset(rows, images=entries)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from processing.datasets.phantom_drawing import Scene, draw
 from processing.datasets.phantom_patients import sample_scene
 from processing.datasets.phantom_questions import Question, ask, balance
-from processing.datasets.rows import image_file, make_row, to_dataset
+from processing.datasets.rows import make_row, to_dataset
 from processing.errors import InputError
 
 VERSION = 1  # part of the cache folder's name: raise it whenever a pixel or a box changes
@@ -70,11 +70,10 @@ def load(
 def row(image_id: str, number: int, path: Path, question: Question, text: str, boxes: list[dict]) -> dict:
     return make_row(
         id=f"{image_id}-{number}",
-        image=image_file(path),
+        image=path,
         image_id=image_id,
         question=text,
         answer=question.answer,
-        answer_type="closed" if question.closed else "open",
         question_type=question.question_type,
         boxes=[box for box in boxes if box["label"] == question.finding],
     )

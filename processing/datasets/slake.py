@@ -1,70 +1,76 @@
-"""SLAKE: 642 CT, MRI and X-ray images with questions, and boxes of organs and diseases (Liu et al. 2021, CC BY 4.0).
+"""SLAKE: bilingual questions about CT, MRI and X-ray images with boxes of organs and lesions (Liu et al. 2021).
 
-`data_dir` is a folder, or a Hub id (default `BoKelvin/SLAKE`), with `train.json`, `validate.json`, `test.json` and
-`imgs/`, or `imgs.zip`. Only the English questions are read.
+`data_dir` is a folder with `train.json`, `validate.json` (or `validation.json`), `test.json` and
+`imgs/xmlab*/{source.jpg, detection.json}`, from https://www.med-vqa.com/slake/, or the Hub id
+`BoKelvin/SLAKE` (default).
 """
 
-import json
 from pathlib import Path
 
-from datasets import Dataset, DownloadManager
+from datasets import Dataset
 
-from processing.datasets.rows import check_images, clean, image_file, local_folder, make_row, to_dataset
-from processing.errors import InputError
+from processing.datasets.files import fetch, find_file, read_json
+from processing.datasets.rows import clean, make_row, require_images, to_dataset
+from processing.errors import InputError, nearest
 
 HUB_ID = "BoKelvin/SLAKE"
-WHERE = f"get it from https://www.med-vqa.com/slake or set data_dir to the Hub id {HUB_ID}"
-FILES = {"train": "train.json", "validation": "validate.json", "test": "test.json"}
+WHERE_TO_GET_IT = f"get it from https://www.med-vqa.com/slake/ or set data_dir to the Hub id {HUB_ID}"
+FILES = {"train": ("train.json",), "validation": ("validate.json", "validation.json"), "test": ("test.json",)}
+LANGUAGES = ("en", "zh")
+KEYS = ("qid", "img_name", "question", "answer", "q_lang", "answer_type", "content_type")
 
 
-def load(split: str, data_dir: str | None = None) -> Dataset:
-    """One split with the columns of `FEATURES`; `boxes` holds those that question or answer name.
+def load(split: str, data_dir: str | None = None, *, language: str = "en") -> Dataset:
+    """One published split, in one language; the boxes are those of the whole image.
+
+    Args:
+        split: one of `SPLITS`.
+        data_dir: folder or Hub id, see the top of this file.
+        language: "en" or "zh".
 
     Raises:
-        InputError: data not found, broken or incomplete.
+        InputError: unknown language; files not found or of another form; images missing.
     """
-    root = local_folder("slake", data_dir, HUB_ID, FILES[split], WHERE)
-    path = next(root.rglob(FILES[split]))
-    images = _images(path.parent)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        rows = [_row(entry, images) for entry in entries if entry["q_lang"] == "en"]
-    except KeyError as error:
-        raise InputError(f"a question in {path} lacks the key {error}") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is not the JSON list of SLAKE questions: {error}") from None
-    check_images(rows)
+    if language not in LANGUAGES:
+        raise InputError(f"unknown language {language!r} of slake; {nearest(language, LANGUAGES)}")
+    tables = [name for names in FILES.values() for name in names]
+    table_folder, image_folder = fetch(data_dir or HUB_ID, tables, "imgs.zip", WHERE_TO_GET_IT)
+    path = find_file(table_folder, FILES[split])
+    if path is None:
+        raise InputError(f"no {' or '.join(FILES[split])} of SLAKE in {table_folder}; {WHERE_TO_GET_IT}")
+    boxes: dict[str, list[dict]] = {}
+    rows = []
+    for number, entry in enumerate(read_json(path), start=1):
+        missing = [key for key in KEYS if key not in entry]
+        if missing:
+            raise InputError(f"question {number} in {path} lacks the key {missing[0]!r}")
+        if entry["q_lang"] != language:
+            continue
+        name = str(entry["img_name"])
+        if name not in boxes:
+            boxes[name] = _boxes(image_folder / "imgs" / Path(name).parent / "detection.json")
+        rows.append(
+            make_row(
+                id=str(entry["qid"]),
+                image=image_folder / "imgs" / name,
+                image_id=Path(name).parent.name,
+                question=entry["question"],
+                answer=entry["answer"],
+                answer_type=clean(entry["answer_type"]).lower(),
+                question_type=clean(entry["content_type"]).lower(),
+                boxes=boxes[name],
+            )
+        )
+    require_images(rows, image_folder / "imgs")
     return to_dataset(rows)
 
 
-def _images(folder: Path) -> Path:
-    if (folder / "imgs").is_dir():
-        return folder / "imgs"
-    if (folder / "imgs.zip").is_file():  # as on the Hub; unpacked once into the cache of `datasets`
-        unpacked = Path(DownloadManager().extract(str(folder / "imgs.zip")))
-        return unpacked / "imgs" if (unpacked / "imgs").is_dir() else unpacked
-    raise InputError(f"slake: {folder} holds neither imgs nor imgs.zip; {WHERE}")
-
-
-def _row(entry: dict, images: Path) -> dict:
-    question, answer = clean(entry["question"]), clean(entry["answer"])
-    image = images / entry["img_name"]
-    said = f"{question} {answer}".lower()
-    return make_row(
-        id=str(entry["qid"]),
-        image=image_file(image),
-        image_id=Path(entry["img_name"]).parent.name,
-        question=question,
-        answer=answer,
-        answer_type=entry["answer_type"].strip().lower(),
-        question_type=clean(entry["content_type"]).lower(),
-        boxes=[box for box in _boxes(image.with_name("detection.json")) if box["label"].lower() in said],
-    )
-
-
 def _boxes(path: Path) -> list[dict]:
-    """Boxes of an image; the file has a list of {name: [x, y, width, height]}."""
+    """Boxes of one image, [x, y, width, height] in the file, x0 y0 x1 y1 here; none where there is no file."""
     if not path.is_file():
         return []
-    found = [(name, box) for entry in json.loads(path.read_text()) for name, box in entry.items()]
-    return [{"label": name, "box": [x, y, x + width, y + height]} for name, (x, y, width, height) in found]
+    try:
+        found = [(label, map(float, box)) for entry in read_json(path) for label, box in entry.items()]
+        return [{"label": label, "box": [x, y, x + w, y + h]} for label, (x, y, w, h) in found]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path} is not a list of boxes, {{label: [x, y, width, height]}}: {error}") from None

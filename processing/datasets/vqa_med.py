@@ -1,138 +1,173 @@
-"""ImageCLEF VQA-Med 2019, 2020 and 2021 (Ben Abacha et al.; images from MedPix), from the official archives.
+"""ImageCLEF VQA-Med 2019, 2020 and 2021: questions about MedPix images, from the unpacked official archives.
 
-`data_dir` is a folder with the unpacked archives, in any arrangement: the question file of a split is the text file
-whose path names it (train, val, test) and whose lines are `image id|question|answer`; images are found by their id.
+`data_dir` is a folder with the archives of one edition, wherever in it they are unpacked; images lie in the text
+file's folder or beneath. From https://zenodo.org/records/10499039 (2019) and https://github.com/abachaa (2020, 2021).
+A line is one of
 
-- 2019: test lines are `image id|category|question|answer`, with alternatives behind `#`.
-- 2020, 2021: alternatives are further fields; test answers may stand in a file of their own, `image id|answer|…`.
-- A test set without answers is read too; its rows have none.
+    image|question|answer                    with further answers after `|` or `#`, all of them accepted
+    image|category|question|answer           2019's test file
+    image|question                           a blind test set, or one whose answers are in a file of their own
+    image|answer                             that file
+
+The 2021 edition trains on the train and validation sets of 2020. Validation is the published one. Every answer is a
+class; those of the train split are `class_names`.
 """
 
-from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.rows import check_images, clean, image_file, images_below, local_folder, make_row, to_dataset
+from processing.datasets.files import IMAGE_SUFFIXES, find_file, find_images, read_text, require_folder
+from processing.datasets.rows import make_row, require_images, to_dataset
 from processing.errors import InputError
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
-SPLIT_WORDS = {"train": ("train",), "validation": ("val",), "test": ("test",)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """File name patterns of one part of a split.
+
+    Attributes:
+        questions: the first that is found is used.
+        answers: of the file with the answers, where it is another one.
+    """
+
+    questions: tuple[str, ...]
+    answers: str | None = None
+
+
+TRAIN_2020 = Source(("VQAnswering_2020_Train_QA_[Pp]airs.txt",))
+VALIDATION_2020 = Source(("VQAnswering_2020_Val_QA_[Pp]airs.txt",))
+TEST_2020 = Source(("*VQAnswering*Test*Questions.txt",), "*VQAnswering*Test*ReferenceAnswers.txt")
 SOURCES = {
-    2019: "get it from https://zenodo.org/records/10499039",
-    2020: "get it from https://github.com/abachaa/VQA-Med-2020",
-    2021: "get it from https://github.com/abachaa/VQA-Med-2021",
+    "2019": {
+        "train": [Source(("All_QA_Pairs_train.txt",))],
+        "validation": [Source(("All_QA_Pairs_val.txt",))],
+        "test": [Source(("*Test_Questions_w_Ref_Answers.txt", "*Test_Questions.txt"))],
+    },
+    "2020": {"train": [TRAIN_2020], "validation": [VALIDATION_2020], "test": [TEST_2020]},
+    "2021": {
+        "train": [TRAIN_2020, VALIDATION_2020],
+        "validation": [Source(("*VQAnswering-Task1-New-ValidationSet.txt",))],
+        "test": [Source(("*VQA-2021-TestSet-Questions.txt",), "*VQA-2021-TestSet-ReferenceAnswers.txt")],
+    },
 }
+# The form in which the 2021 edition is passed on: a folder for each split, label.txt and images in it.
+LABEL_FILES = {"train": "train*/label.txt", "validation": "val*/label.txt", "test": "test*/label.txt"}
 
 
 def load_2019(split: str, data_dir: str | None = None) -> Dataset:
-    """VQA-Med 2019: questions on modality, plane, organ and abnormality (`question_type`)."""
-    return _load(2019, split, data_dir)
+    """Train 12792, validation 2000, test 500 rows on modality, plane, organ and abnormality.
+
+    Args:
+        split: one of `SPLITS`.
+        data_dir: folder with the unpacked archives.
+
+    Raises:
+        InputError: files not found, images missing, or a line of another form.
+    """
+    return _load("2019", split, data_dir)
 
 
 def load_2020(split: str, data_dir: str | None = None) -> Dataset:
-    """VQA-Med 2020: questions on abnormalities."""
-    return _load(2020, split, data_dir)
+    """Train 4000, validation 500, test 500 rows on abnormality; arguments and errors as of `load_2019`."""
+    return _load("2020", split, data_dir)
 
 
 def load_2021(split: str, data_dir: str | None = None) -> Dataset:
-    """VQA-Med 2021: questions on abnormalities; its training set is that of 2020."""
-    return _load(2021, split, data_dir)
+    """Train 4500, validation 500, test 500 rows on abnormality; arguments and errors as of `load_2019`."""
+    return _load("2021", split, data_dir)
 
 
-def _load(edition: int, split: str, data_dir: str | None) -> Dataset:
-    """One split of one edition with the columns of `FEATURES`.
-
-    Raises:
-        InputError: no or several question files of the split, a line of another form, or missing images.
-    """
-    name = f"vqa_med_{edition}"
-    root = local_folder(name, data_dir, None, "*.txt", SOURCES[edition])
-    questions, references = _find_files(root, split)
-    if len(questions) != 1:
-        found = ", ".join(str(path.relative_to(root)) for path in questions) or "none"
-        raise InputError(
-            f"{name} needs one question file of the {split} split in {root}, found {found}; {SOURCES[edition]}"
-        )
-    answers = _read_references(references) if references else {}
-    category_of = _read_categories(root, split)
-    images = images_below(root)
-
-    rows, seen = [], Counter()
-    for number, line in enumerate(questions[0].read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if not line.strip():
-            continue
-        image_id, category, question, alternatives = _parse(line, f"line {number} of {questions[0]}", edition, split)
-        alternatives = alternatives or answers.get(image_id, [])
-        if image_id not in images:
-            raise InputError(f"line {number} of {questions[0]} is about {image_id}, but {root} has no such image")
-        seen[image_id] += 1
-        answer = alternatives[0] if alternatives else ""
-        rows.append(
-            make_row(
-                id=f"{image_id}-{seen[image_id]}",
-                image=image_file(images[image_id]),
-                image_id=image_id,
-                question=question,
-                answer=answer,
-                answers=alternatives,
-                question_type=category or category_of.get(line.strip(), "abnormality" if edition > 2019 else ""),
-            )
-        )
-    check_images(rows)
+def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
+    folder = require_folder(data_dir, f"vqa_med_{edition}", "unpack the official archives of VQA-Med into a folder")
+    label_file = find_file(folder, [f"**/{LABEL_FILES[split]}"]) if edition == "2021" else None
+    if label_file:
+        rows = _read(label_file, None, edition, split)
+    else:
+        rows = [row for source in SOURCES[edition][split] for row in _read_source(source, folder, edition, split)]
+    unanswered = sum(not row["answers"] for row in rows)
+    if unanswered:
+        print(f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer (a blind test set)")
     return to_dataset(rows)
 
 
-def _find_files(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    """Question files of a split, and its files of reference answers alone."""
-    questions, references = [], []
-    for path in sorted(root.rglob("*.txt")):
-        names = path.relative_to(root).parts
-        # The file's name decides; where it names no split, the folder's.
-        splits = next((found for name in reversed(names) if (found := _splits_named(name))), set())
-        if splits != {split} or "QAPairsByCategory" in names:
-            continue
-        fields = path.read_text(encoding="utf-8-sig").partition("\n")[0].split("|")
-        if len(fields) < 2:  # a list of images, or a README
-            continue
-        is_reference = "answer" in path.name.lower() and "question" not in path.name.lower()
-        (references if is_reference else questions).append(path)
-    with_answers = [path for path in questions if "answer" in path.name.lower()]
-    return with_answers or questions, references
+def _read_source(source: Source, folder: Path, edition: str, split: str) -> list[dict]:
+    path = find_file(folder, [f"**/{pattern}" for pattern in source.questions])
+    if path is None:
+        raise InputError(
+            f"no {' or '.join(source.questions)} of vqa_med_{edition} ({split} split) in {folder} or beneath"
+        )
+    answers = find_file(folder, [f"**/{source.answers}"]) if source.answers else None
+    return _read(path, answers, edition, split)
 
 
-def _splits_named(name: str) -> set[str]:
-    return {split for split, words in SPLIT_WORDS.items() if any(word in name.lower() for word in words)}
+def _read(path: Path, answer_file: Path | None, edition: str, split: str) -> list[dict]:
+    """Rows of one text file."""
+    images = find_images(path.parent)
+    categories = _categories(path.parent)
+    answers_of = _read_answers(answer_file) if answer_file else {}
+    rows = []
+    for number, fields in _fields(path):
+        image_id = Path(fields[0]).stem if fields[0].lower().endswith(IMAGE_SUFFIXES) else fields[0]
+        category = fields.pop(1).lower() if fields[1].lower() in CATEGORIES and len(fields) > 2 else ""
+        question, answers = fields[1], _alternatives(fields[2:]) or answers_of.get(image_id, [])
+        if split != "test" and not answers:
+            raise InputError(f"line {number} of {path} has no answer; it is written image|question|answer")
+        rows.append(
+            make_row(
+                id=f"{path.stem}-{number}",
+                image=images.get(image_id, path.parent / image_id),
+                image_id=image_id,
+                question=question,
+                answer=answers[0] if answers else "",
+                answers=answers,
+                question_type=category or categories.get((image_id, question), _default_category(edition)),
+            )
+        )
+    require_images(rows, path.parent)
+    return rows
 
 
-def _parse(line: str, place: str, edition: int, split: str) -> tuple[str, str, str, list[str]]:
-    """Image id, category ("" where the line has none), question, accepted answers (none in blind test sets)."""
-    image_id, *fields = (clean(field) for field in line.split("|"))
-    category = fields.pop(0).lower() if fields and fields[0].lower() in CATEGORIES else ""
-    if not image_id or not fields:
-        raise InputError(f"{place} is not `image id|question|answer`: it has {line.count('|') + 1} fields")
-    question, *answers = fields
-    if edition == 2019 and split == "test":
-        answers = [clean(part) for answer in answers for part in answer.split("#")]
-    return image_id.removesuffix(".jpg"), category, question, [answer for answer in answers if answer]
+def _default_category(edition: str) -> str:
+    return "" if edition == "2019" else "abnormality"  # the only subject of the later editions
 
 
-def _read_references(paths: list[Path]) -> dict[str, list[str]]:
-    """Image id → accepted answers."""
-    answers = defaultdict(list)
-    for path in paths:
-        for line in path.read_text(encoding="utf-8-sig").splitlines():
-            image_id, *alternatives = (clean(field) for field in line.split("|"))
-            answers[image_id.removesuffix(".jpg")] += [answer for answer in alternatives if answer]
+def _categories(folder: Path) -> dict[tuple[str, str], str]:
+    """(image, question) → category, from 2019's files of one category each; the train file itself does not say it."""
+    found = {}
+    for category in CATEGORIES:
+        path = find_file(folder, [f"QAPairsByCategory/C*_{category.title()}_*.txt"])
+        if path:
+            found |= {(fields[0], fields[1]): category for _, fields in _fields(path)}
+    return found
+
+
+def _read_answers(path: Path) -> dict[str, list[str]]:
+    """Image → answers."""
+    answers = {}
+    for number, (image_id, *texts) in _fields(path):
+        if image_id in answers:
+            raise InputError(f"line {number} of {path} answers an image again; write alternatives on one line")
+        answers[image_id] = _alternatives(texts)
     return answers
 
 
-def _read_categories(root: Path, split: str) -> dict[str, str]:
-    """Line → category, from the files by category (2019)."""
-    categories = {}
-    for path in root.rglob("QAPairsByCategory/*.txt"):
-        if split in _splits_named(path.stem):
-            category = next((name for name in CATEGORIES if name in path.stem.lower()), "")
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-            categories |= {line.strip(): category for line in lines}
-    return categories
+def _fields(path: Path) -> Iterable[tuple[int, list[str]]]:
+    """Number and fields of each line that is not blank: at least two, and neither of the first two empty."""
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        fields = [" ".join(field.split()) for field in line.split("|")]
+        if fields == [""]:
+            continue
+        if len(fields) < 2 or not fields[0] or not fields[1]:
+            raise InputError(f"line {number} of {path} is not written image|question|answer")
+        yield number, fields
+
+
+def _alternatives(fields: list[str]) -> list[str]:
+    """All accepted answers, in order and once each."""
+    texts = (text.strip() for field in fields for text in field.split("#"))
+    return list(dict.fromkeys(text for text in texts if text))

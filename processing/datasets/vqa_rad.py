@@ -12,7 +12,16 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.rows import carve, check_images, clean, image_file, make_row, read_hub, to_dataset, uniform
+from processing.datasets.files import read_hub
+from processing.datasets.rows import (
+    carve_validation,
+    image_name,
+    make_row,
+    require_fraction,
+    require_images,
+    to_dataset,
+    uniform,
+)
 from processing.errors import InputError, nearest
 
 HUB_ID = "flaviagiammarino/vqa-rad"
@@ -55,11 +64,13 @@ def load(
     """
     if scheme not in SCHEMES:
         raise InputError(f"unknown scheme {scheme!r} of vqa_rad; {nearest(scheme, SCHEMES)}")
+    require_fraction("validation_fraction", validation_fraction)
+
     rows = _read(data_dir or HUB_ID)
     if scheme == "image_disjoint":
         for row in rows:
             row["split"] = "test" if uniform("test", row["group"]) < TEST_FRACTION else "train"
-    carve(rows, "validation", validation_fraction, seed)
+    carve_validation(rows, validation_fraction, seed)
     return to_dataset([row for row in rows if row["split"] == split])
 
 
@@ -68,7 +79,7 @@ def _read(data_dir: str) -> list[dict]:
     for name in JSON_NAMES:
         if (Path(data_dir) / name).is_file():
             return _read_official(Path(data_dir) / name)
-    return read_hub("VQA-RAD", data_dir, ("train", "test"), f"it has no {JSON_NAMES[0]} either; {WHERE_TO_GET_IT}")
+    return _read_hub(data_dir)
 
 
 def _read_official(path: Path) -> list[dict]:
@@ -84,23 +95,23 @@ def _read_official(path: Path) -> list[dict]:
     except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         raise InputError(f"{path} is not the JSON list of VQA-RAD questions: {error}") from error
 
-    check_images(rows)
+    require_images(rows)
     return rows
 
 
 def _official_row(entry: dict, folder: Path, group: str) -> dict:
     kind = entry["question_type"].split(",")[0].strip().lower()  # of several, "POS, PRES", the first
-    return make_row(
+    row = make_row(
         id=str(entry["qid"]),
-        image=image_file(folder / entry["image_name"]),
+        image=folder / entry["image_name"],
         image_id=Path(entry["image_name"]).stem,
-        question=clean(entry["question"]),
-        answer=clean(entry["answer"]),
+        question=entry["question"],
+        answer=entry["answer"],
         answer_type=entry["answer_type"].strip().lower(),
         question_type=QUESTION_TYPES.get(kind, kind),
         group=group,
-        split="test" if entry["phrase_type"].startswith("test") else "train",
     )
+    return {**row, "split": "test" if entry["phrase_type"].startswith("test") else "train"}
 
 
 def _groups(entries: list[dict]) -> dict[str, str]:
@@ -119,3 +130,25 @@ def _groups(entries: list[dict]) -> dict[str, str]:
             pair = first(entry["image_name"]), first(image_of.setdefault(tie, entry["image_name"]))
             parent[max(pair)] = min(pair)
     return {name: Path(first(name)).stem for name in parent}
+
+
+def _read_hub(data_dir: str) -> list[dict]:
+    parts = read_hub(
+        data_dir, ("train", "test"), name="VQA-RAD", hint=WHERE_TO_GET_IT, or_else=f"no {JSON_NAMES[0]} and "
+    )
+    return [
+        _hub_row(entry, f"{split}-{number}", split)
+        for split, entries in parts.items()
+        for number, entry in enumerate(entries)
+    ]
+
+
+def _hub_row(entry: dict, row_id: str, split: str) -> dict:
+    row = make_row(
+        id=row_id,
+        image=entry["image"],
+        image_id=image_name(entry["image"], f"row {row_id} of the VQA-RAD data set"),
+        question=entry["question"],
+        answer=entry["answer"],
+    )
+    return {**row, "split": split}
