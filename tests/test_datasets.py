@@ -105,7 +105,7 @@ def test_tables(tmp_path):
         read_csv(tmp_path / "t.csv", ["texts"])
     with pytest.raises(InputError, match="none.csv cannot be read: .*No such file"):
         read_csv(tmp_path / "none.csv", [])
-    (tmp_path / "t.jsonl").write_text('{"a": 1}\n\n{"b": \n[]\n')
-    assert read_jsonl(tmp_path / "t.jsonl", ["a"]) == [{"a": 1}, {}, {}]
+    (tmp_path / "t.jsonl").write_text('{"a": "\u2028"}\n\n{"b": \n[]\n')
+    assert read_jsonl(tmp_path / "t.jsonl", ["a"]) == [{"a": "\u2028"}, {}, {}]
     with pytest.raises(InputError, match="t.jsonl has no column 'b'; known: a"):
         read_jsonl(tmp_path / "t.jsonl", ["b"])

@@ -38,8 +38,10 @@ TEST_2019 = ("synpic4|modality|ct or mri?|CT#ct scan", "synpic5|plane|which plan
 
 
 def test_2019(edition_2019):
+    path = edition_2019 / "ImageClef-2019-VQA-Med-Training" / "All_QA_Pairs_train.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n").replace(b"which plane", "which\u2028plane".encode()))
     rows = load_split("vqa_med_2019", "train", str(edition_2019))
-    assert rows.features == FEATURES
+    assert rows.features == FEATURES and rows["question"][1] == "which plane?"
     assert rows["question_type"][:] == ["modality", "plane", "organ", "abnormality"]
     assert rows["answer_type"][:] == ["closed", "open", "open", "open"]
     assert rows[2] == {

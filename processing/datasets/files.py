@@ -49,7 +49,7 @@ def find_images(folder: Path) -> dict[str, Path]:
 
 
 def read_text(path: Path) -> str:
-    """A UTF-8 text file.
+    """A UTF-8 text file, its line ends all newlines; `splitlines` would also split at marks inside of texts.
 
     Raises:
         InputError: not there, or no UTF-8.
@@ -105,7 +105,7 @@ def read_jsonl(path: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
     Raises:
         InputError: not there, without rows, or a column is missing in all of them.
     """
-    rows = [_parse(line) for line in read_text(path).splitlines() if line.strip()]
+    rows = [_parse(line) for line in read_text(path).split("\n") if line.strip()]
     _require_columns(path, rows, columns)
     return rows
 

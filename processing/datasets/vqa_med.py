@@ -158,7 +158,7 @@ def _read_answers(path: Path) -> dict[str, list[str]]:
 
 def _fields(path: Path) -> Iterable[tuple[int, list[str]]]:
     """Number and fields of each line that is not blank: at least two, and neither of the first two empty."""
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         fields = [" ".join(field.split()) for field in line.split("|")]
         if fields == [""]:
             continue
