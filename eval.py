@@ -8,6 +8,7 @@ clustered by image, and writes metrics.json and predictions.jsonl to output_dir.
 of the run that made the model; --data_dir and --data.option override it.
 """
 
+import re
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field, fields
@@ -62,6 +63,7 @@ def evaluate(arguments: list[str]) -> None:
     if not all(rows["answers"]):
         raise InputError(f"the {args.split} split of {data_args.dataset} has questions without answers to score by")
     options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
+    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
     output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}{options}"))
     model, processor = load_model(args.model)
     try:
