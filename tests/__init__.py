@@ -1,1 +1,5 @@
-"""Tests mirror the modules; everything runs on tiny random models, what uses real data skips where there is none."""
+"""Tests; none of them asks the Hub, which is said here, before anything of Hugging Face is imported."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
