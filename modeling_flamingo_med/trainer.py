@@ -5,19 +5,22 @@ from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
+from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
-from processing.collator import FlamingoMedCollator
+from processing.augmentation import Augmentation
+from processing.collator import FlamingoMedCollator, TrainingCollator
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.recipe import build_arguments
 from processing.scoring.exact_match import exact_match
 
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .sampler import ImageGroupedSampler
+from .sampler import EndlessRows, EpochRows, ImageGroupedSampler
 
 
 @dataclass
@@ -26,6 +29,13 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/flamingo-med", metadata={"help": "folder of the run and of its best model"})
     max_new_tokens: int = field(default=16, metadata={"help": "longest generated answer, in tokens"})
+    augmentation: dict = field(
+        default_factory=dict,
+        metadata={
+            "help": "largest random changes of training images: {rotation: degrees, crop: share, contrast: share}"
+        },
+    )
+    shuffle_buffer: int = field(default=1000, metadata={"help": "rows of a stream held in memory to shuffle it"})
     resume_from_checkpoint: str | bool | None = field(
         default=None,
         metadata={"help": "true: go on from the last checkpoint in output_dir, if any; or its folder"},
@@ -42,6 +52,9 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 class FlamingoMedTrainer(Trainer):
     """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
 
+    A training data set that is streamed passes by without end, a share of it in each process; `max_steps` says when to
+    stop, and evaluation and checkpoints are due by steps.
+
     Args:
         model: the model.
         args: the training arguments.
@@ -55,12 +68,15 @@ class FlamingoMedTrainer(Trainer):
         model: FlamingoMedForConditionalGeneration,
         args: FlamingoMedTrainingArguments,
         processing_class: FlamingoMedProcessor,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
         **kwargs,
     ):
         if args.n_gpu > 1:  # torch's DataParallel would split the images of a batch apart from its questions
             raise InputError("several GPUs need a process each: use accelerate launch, or CUDA_VISIBLE_DEVICES=0")
+        if isinstance(train_dataset, IterableDataset) and args.max_steps <= 0:
+            raise InputError("a streamed data set has no length, so say how long to train: --max_steps 10000")
+        (self.augmentation,) = build_arguments(args.augmentation, Augmentation)
         model.generation_config.max_new_tokens = args.max_new_tokens
         super().__init__(
             model=model,
@@ -72,9 +88,24 @@ class FlamingoMedTrainer(Trainer):
             **kwargs,
         )
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return ImageGroupedSampler(dataset["image_id"], seed=self.args.seed)
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of training rows, with augmented images, which `data_collator` does not give the evaluation."""
+        rows, args = self.train_dataset, self.args
+        settings = {
+            "batch_size": self._train_batch_size,
+            "collate_fn": TrainingCollator(self.processing_class, self.augmentation, args.seed),
+            "num_workers": args.dataloader_num_workers,
+            "pin_memory": args.dataloader_pin_memory,
+            "persistent_workers": args.dataloader_persistent_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+        }
+        if isinstance(rows, IterableDataset):
+            # Not prepared by accelerate, which would split it a second time.
+            rows = split_dataset_by_node(rows, args.process_index, args.world_size)
+            return DataLoader(EndlessRows(rows, args.seed, args.shuffle_buffer), **settings)
+        sampler = ImageGroupedSampler(rows["image_id"], seed=args.seed)
+        loader = DataLoader(EpochRows(rows), sampler=sampler, drop_last=args.dataloader_drop_last, **settings)
+        return self.accelerator.prepare(loader)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
