@@ -32,6 +32,7 @@ FEATURES = Features(
 
 REGISTRY = {
     "phantom": "processing.datasets.phantom",
+    "sharded": "processing.datasets.sharded",
     "vqa_rad": "processing.datasets.vqa_rad",
 }
 
