@@ -83,9 +83,11 @@ def extend_tokenizer(
         raise InputError(f"the tokenizer has {len(tokenizer)} tokens already; give a larger vocab_size")
     spec = json.loads(backend.to_str())
     vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+    number = max(tokenizer.get_vocab().values()) + 1
     for pair in _learn_merges(backend, texts, vocab_size - len(tokenizer)):
         merges.append(list(pair))
-        vocab.setdefault("".join(pair), max(len(tokenizer), *vocab.values()) + 1)
+        if vocab.setdefault("".join(pair), number) == number:
+            number += 1
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         Path(folder, "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
