@@ -82,6 +82,7 @@ class EndlessRows(IterableDataset):
     def __iter__(self) -> Iterator[dict]:
         for epoch in count():
             # Shuffled anew, as workers would share the epoch of one shuffled stream, but need not be in the same.
-            rows = self.rows.shuffle(seed=self.seed, buffer_size=self.buffer_size)
+            # From one shard at a time: images stand in no order in it, and `datasets` waits after mixing several.
+            rows = self.rows.shuffle(seed=self.seed, buffer_size=self.buffer_size, max_buffer_input_shards=1)
             rows.set_epoch(epoch)
             yield from ({**row, "epoch": epoch} for row in rows)

@@ -102,6 +102,11 @@ class FlamingoMedTrainer(Trainer):
         if isinstance(rows, IterableDataset):
             # Not prepared by accelerate, which would split it a second time.
             rows = split_dataset_by_node(rows, args.process_index, args.world_size)
+            if args.dataloader_num_workers > rows.num_shards:
+                raise InputError(
+                    f"{args.dataloader_num_workers} workers, but only {rows.num_shards} shards for a process to give "
+                    "them; lower --dataloader_num_workers"
+                )
             return DataLoader(EndlessRows(rows, args.seed, args.shuffle_buffer), **settings)
         sampler = ImageGroupedSampler(rows["image_id"], seed=args.seed)
         loader = DataLoader(EpochRows(rows), sampler=sampler, drop_last=args.dataloader_drop_last, **settings)
