@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
@@ -27,7 +27,7 @@ from processing.errors import InputError, check_keys, check_types, run
 from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
-from processing.tokenizer import train_tokenizer
+from processing.tokenizer import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
 
 @dataclass
@@ -40,7 +40,11 @@ class ModelArguments:
     )
     text: str | dict = field(default="gpt2", metadata={"help": "decoder: the same"})
     tokenizer: str | dict | None = field(
-        default=None, metadata={"help": "Hub id or folder; {vocab_size: n} trains one on the data; text's if unset"}
+        default=None,
+        metadata={
+            "help": "Hub id or folder, for a pretrained text one extended from its own; {vocab_size: n} trains one on "
+            "the data; text's if unset"
+        },
     )
     image_size: int | None = field(default=None, metadata={"help": "side in pixels; vision's own resizing if unset"})
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
@@ -76,7 +80,7 @@ def main() -> None:
     checkpoint = find_checkpoint(training_args)
 
     set_seed(training_args.seed)
-    train_rows, validation_rows = data_args.load("train"), data_args.load("validation")
+    train_rows, validation_rows = data_args.load_train(), data_args.load("validation")
     processor = build_processor(model_args, train_rows)
     model = build_model(model_args, processor, train_rows)
 
@@ -88,7 +92,8 @@ def main() -> None:
         eval_dataset=validation_rows,
     )
     if trainer.is_world_process_zero():
-        print(f"{len(train_rows)} training and {len(validation_rows)} validation questions of {data_args.dataset}")
+        size = f"{train_rows.num_shards} shards of" if data_args.streaming else len(train_rows)
+        print(f"{size} training and {len(validation_rows)} validation questions of {data_args.dataset}")
         print(
             f"{training_args.world_size} process(es) of {training_args.per_device_train_batch_size} questions a step"
         )
@@ -96,9 +101,10 @@ def main() -> None:
             unseen = count_unseen(validation_rows, list(model.config.label2id))
             print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
-        shared = overlap(train_rows, validation_rows, QUICK)
-        write_json(Path(training_args.output_dir, "overlap.json"), shared)
-        print(f"overlap of train and validation: {verdict(shared, 'train', 'validation')}")
+        if not data_args.streaming:
+            shared = overlap(train_rows, validation_rows, QUICK)
+            write_json(Path(training_args.output_dir, "overlap.json"), shared)
+            print(f"overlap of train and validation: {verdict(shared, 'train', 'validation')}")
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
@@ -140,31 +146,38 @@ def is_whole(checkpoint: Path) -> bool:
     return (checkpoint / "optimizer.pt").exists() and any(checkpoint.glob("rng_state*.pth"))
 
 
-def build_processor(args: ModelArguments, train_rows: Dataset) -> FlamingoMedProcessor:
+def build_processor(args: ModelArguments, train_rows: Dataset | IterableDataset) -> FlamingoMedProcessor:
     """Image preprocessing of the image encoder and tokenizer of the decoder, or one trained on the questions."""
     vision = args.vision if isinstance(args.vision, str) else None
     tokenizer = args.tokenizer or args.text
     if isinstance(tokenizer, dict):
-        pairs = zip(train_rows["question"], train_rows["answer"], strict=True)
-        texts = (f"Question: {question} Answer: {answer}" for question, answer in pairs)
-        tokenizer = train_tokenizer(texts, **tokenizer, model_max_length=args.text.max_position_embeddings)
+        tokenizer = train_tokenizer(texts_of(train_rows), **tokenizer)
     with mistakes_named():
-        return FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
+        processor = FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
+    if not isinstance(args.text, str):
+        processor.tokenizer.model_max_length = args.text.max_position_embeddings
+    return processor
 
 
 def build_model(
-    args: ModelArguments, processor: FlamingoMedProcessor, train_rows: Dataset
+    args: ModelArguments, processor: FlamingoMedProcessor, train_rows: Dataset | IterableDataset
 ) -> FlamingoMedForConditionalGeneration:
-    """Pretrained or random parts, joined by fresh resampler and cross-attention; with a problem_type, also a head."""
+    """Pretrained or random parts, joined by fresh resampler and cross-attention; with a problem_type, also a head.
+
+    Tokens with which the tokenizer extends a pretrained decoder's own start as the mean of their old pieces.
+    """
     config = dict(args.model)
     if "problem_type" in config:
         config["id2label"] = dict(enumerate(class_names(train_rows)))
         if not config["id2label"]:
             raise InputError("a head (problem_type) needs classes, but no row of the train split has a label")
     with mistakes_named():
-        return FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
             args.vision, args.text, **processor.token_ids, **config
         )
+    if isinstance(args.text, str) and args.tokenizer is not None:
+        extend_embeddings(model, load_tokenizer(args.text), processor.tokenizer)
+    return model
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from typing import get_type_hints
 
 import torch
 from accelerate.utils import gather_object
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from torch.utils.data import DataLoader
+from transformers import Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
@@ -21,7 +22,7 @@ from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.scoring.exact_match import exact_match
 
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .sampler import ImageGroupedSampler
+from .sampler import EndlessRows, EpochRows, ImageGroupedSampler
 
 
 @dataclass
@@ -48,6 +49,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "with a frozen image encoder and no augmentation, encode every image once and for all"},
     )
+    shuffle_buffer: int = field(default=1000, metadata={"help": "rows of a stream held in memory to shuffle it"})
     augmentation: dict = field(
         default_factory=dict,
         metadata={"help": "rotation (degrees), crop, contrast, exposure: --augmentation.crop 0.1"},
@@ -64,18 +66,11 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         Augmentation(**self.augmentation)
 
 
-class _EpochOfCollator(TrainerCallback):
-    """Tells the training collator which epoch it is, before the loader's workers get their copies."""
-
-    def __init__(self, collator: FlamingoMedTrainingCollator):
-        self.collator = collator
-
-    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        self.collator.epoch = int(state.epoch)
-
-
 class FlamingoMedTrainer(Trainer):
     """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
+
+    A training data set that is streamed passes by without end, a share of it in each process; `max_steps` says when to
+    stop, and evaluation and checkpoints are due by steps.
 
     Args:
         model: the model.
@@ -90,12 +85,15 @@ class FlamingoMedTrainer(Trainer):
         model: FlamingoMedForConditionalGeneration,
         args: FlamingoMedTrainingArguments,
         processing_class: FlamingoMedProcessor,
-        train_dataset: Dataset | None = None,
+        train_dataset: Dataset | IterableDataset | None = None,
         eval_dataset: Dataset | None = None,
         **kwargs,
     ):
         if args.n_gpu > 1:  # torch's DataParallel would split the images of a batch apart from its questions
             raise InputError("several GPUs need a process each: use accelerate launch, or CUDA_VISIBLE_DEVICES=0")
+        streams = isinstance(train_dataset, IterableDataset)
+        if streams and args.max_steps <= 0:
+            raise InputError("a streamed data set has no length, so say how long to train: --max_steps 10000")
         model.generation_config.max_new_tokens = args.max_new_tokens
         classes = {
             "label2id": model.config.label2id,
@@ -114,10 +112,9 @@ class FlamingoMedTrainer(Trainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
-        self.add_callback(_EpochOfCollator(self.training_collator))
         self.features = None
         learns = any(p.requires_grad for p in model.vision_encoder.parameters())
-        if args.store_features and not learns and augmentation == Augmentation():
+        if args.store_features and not (learns or streams) and augmentation == Augmentation():
             self.features = self.store_features(model)
             self.data_collator.features = self.training_collator.features = self.features
 
@@ -131,16 +128,28 @@ class FlamingoMedTrainer(Trainer):
         return features
 
     def get_train_dataloader(self) -> DataLoader:
-        """As in `transformers`, with augmented images."""
-        plain, self.data_collator = self.data_collator, self.training_collator
-        try:
-            return super().get_train_dataloader()
-        finally:
-            self.data_collator = plain
-
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler:
-        dataset = train_dataset if train_dataset is not None else self.train_dataset
-        return ImageGroupedSampler(dataset["image_id"], seed=self.args.seed)
+        """Batches of training rows, each with its epoch, from a collator of their own: `data_collator` evaluates."""
+        rows, args = self.train_dataset, self.args
+        settings = {
+            "batch_size": self._train_batch_size,
+            "collate_fn": self.training_collator,
+            "num_workers": args.dataloader_num_workers,
+            "pin_memory": args.dataloader_pin_memory,
+            "persistent_workers": args.dataloader_persistent_workers,
+            "prefetch_factor": args.dataloader_prefetch_factor,
+        }
+        if isinstance(rows, IterableDataset):
+            # Not prepared by accelerate, which would split it a second time.
+            rows = split_dataset_by_node(rows, args.process_index, args.world_size)
+            if args.dataloader_num_workers > rows.num_shards:
+                raise InputError(
+                    f"{args.dataloader_num_workers} workers, but only {rows.num_shards} shards for a process to give "
+                    "them; lower --dataloader_num_workers"
+                )
+            return DataLoader(EndlessRows(rows, args.seed, args.shuffle_buffer), **settings)
+        sampler = ImageGroupedSampler(rows["image_id"], seed=args.seed)
+        loader = DataLoader(EpochRows(rows), sampler=sampler, drop_last=args.dataloader_drop_last, **settings)
+        return self.accelerator.prepare(loader)
 
     def get_batch_samples(self, *args, **kwargs) -> tuple[list, Tensor | int | None]:
         """As in `transformers`; each batch also learns how many known classes all of them have together."""

@@ -48,11 +48,11 @@ class FlamingoMedCollator:
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w) or image_features (m 1 f p d), of studies
         pixel_values (m 1 f c h w) and frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
-        studies = {row["image_id"]: [row["image"], *row.get("more_images", ())] for row in rows}
+        studies = {row["image_id"]: row for row in rows}
         number = {image_id: i for i, image_id in enumerate(studies)}
         if self.blank_images:  # they are all the same one
-            image_id, study = next(iter(studies.items()))
-            images = self.pixels({image_id: study})
+            first = rows[0]["image_id"]
+            images = self.pixels({first: studies[first]})
             images["pixel_values"].zero_()  # after normalisation: the mean colour
             number = dict.fromkeys(studies, 0)
         elif self.features is not None:
@@ -70,23 +70,18 @@ class FlamingoMedCollator:
             batch["class_labels"] = self.class_labels(rows)
         return pack(batch, self.processor.token_ids["image_token_id"]) if self.packed else batch
 
-    def pixels(self, studies: dict[str, list[dict]]) -> dict[str, Tensor]:
-        """Images of m studies, decoded and preprocessed."""
-        frames = [tuple(self.read(image, image_id) for image in study) for image_id, study in studies.items()]
-        return self.processor.pixels([[study] for study in frames])
+    def pixels(self, rows: dict[str, dict]) -> dict[str, Tensor]:
+        """Images of m studies, one of the rows about each, decoded and preprocessed."""
+        return self.processor.pixels([[tuple(map(read_image, study(row)))] for row in rows.values()])
 
-    def stored_features(self, studies: dict[str, list[dict]]) -> dict[str, Tensor]:
-        """What the image encoder made of m studies."""
-        features = [torch.stack([self.features[image] for image in study]) for study in studies.values()]
-        counts = torch.tensor([len(study) for study in features])
+    def stored_features(self, rows: dict[str, dict]) -> dict[str, Tensor]:
+        """What the image encoder made of the images of m studies."""
+        features = [torch.stack([self.features[image] for image in study(row)]) for row in rows.values()]
+        counts = torch.tensor([len(frames) for frames in features])
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True).unsqueeze(1)
         if counts.max() == 1:
             return {"image_features": padded}
         return {"image_features": padded, "frame_mask": (torch.arange(counts.max()) < counts[:, None]).unsqueeze(1)}
-
-    def read(self, image: dict, image_id: str) -> Image:
-        """An image as it is."""
-        return read_image(image)
 
     def class_labels(self, rows: Sequence[dict]) -> Tensor:
         """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or (b c) of 0 and 1."""
@@ -102,7 +97,7 @@ class FlamingoMedCollator:
 class FlamingoMedTrainingCollator(FlamingoMedCollator):
     """The same with answers, and with images that look different in every epoch.
 
-    Only the training loader has one, so that nothing is ever evaluated on changed images.
+    Only the training loader has one, so that nothing is ever evaluated on changed images. Rows have their epoch.
 
     Args:
         augmentation: how images are changed.
@@ -114,11 +109,19 @@ class FlamingoMedTrainingCollator(FlamingoMedCollator):
         super().__init__(processor, answers=True, **kwargs)
         self.augmentation = augmentation
         self.seed = seed
-        self.epoch = 0
 
-    def read(self, image: dict, image_id: str) -> Image:
-        """An image as it looks in this epoch."""
-        return self.augmentation(read_image(image), seed=f"{self.seed}/{self.epoch}/{image_id}")
+    def pixels(self, rows: dict[str, dict]) -> dict[str, Tensor]:
+        """Images of m studies as they look in this epoch."""
+
+        def look(row: dict, image: dict) -> Image:
+            return self.augmentation(read_image(image), seed=f"{self.seed}/{row['epoch']}/{row['image_id']}")
+
+        return self.processor.pixels([[tuple(look(row, image) for image in study(row))] for row in rows.values()])
+
+
+def study(row: dict) -> list[dict]:
+    """The image of a row and, of a study, its further views."""
+    return [row["image"], *row.get("more_images", ())]
 
 
 def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:

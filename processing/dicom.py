@@ -1,137 +1,206 @@
-"""DICOM → an 8-bit PIL image, as a viewer shows it; needs the extra `[dicom]`. No header field leaves this file.
+"""The bytes of a DICOM file → an RGB PIL image, as a viewer would show it; needs the extra `flamingo-med[dicom]`.
 
-The order is the standard's (PS3.3 C.11, PS3.4 N.2): modality LUT or rescaling, VOI LUT or window, inversion.
+Of the header only the elements in `ELEMENTS` are ever read: none of them says anything about the patient. Error
+messages name the file, never what stands in it.
 """
 
 import io
-import warnings
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.encaps import get_frame
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi, apply_windowing, get_decoder, pixel_array
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from processing.errors import InputError
 
-INSTALL = 'pip install "flamingo-med[dicom]"'
-GREY = ("MONOCHROME1", "MONOCHROME2")
-
-
-def is_dicom(data: bytes) -> bool:
-    """Whether a file's content is DICOM: with its preamble, or beginning with the elements that DICOM begins with."""
-    return data[128:132] == b"DICM" or data[:2] in (b"\x02\x00", b"\x08\x00")
+# What turns stored values into grey or colour.
+ELEMENTS = [
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
+    *("ModalityLUTSequence", "RescaleSlope", "RescaleIntercept"),
+    *("VOILUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in ("Red", "Green", "Blue")),
+    *(f"{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
+]
+COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
 def read_dicom(
     data: bytes, name: str, *, max_pixels: int, frame: int = 0, window: tuple[float, float] | None = None
 ) -> Image.Image:
-    """One frame of a DICOM file.
+    """One frame as 8-bit RGB: modality LUT, then VOI LUT or window, then MONOCHROME1 inverted.
+
+    Of several VOI LUTs or windows the first counts. Without any, 8-bit grey stays as it is and deeper grey is scaled
+    linearly from its own minimum–maximum. Padding is black and has no part in that.
 
     Args:
         data: content of the file.
-        name: its name in messages.
-        max_pixels: limit of rows times columns.
-        frame: which frame of several.
-        window: centre and width, in the units of the modality (Hounsfield units in CT), instead of the file's first.
-
-    Returns:
-        Mode "L", or "RGB" of a colour image. Grey values outside of the window, and padding, are black or white. Where
-        the file has neither window nor VOI LUT, its own minimum–maximum is the window.
+        name: what the file is called in messages.
+        max_pixels: larger frames are refused before anything is decoded.
+        frame: number of the frame, from 0; no other is decoded.
+        window: (centre, width) in the units after the modality LUT (for CT, Hounsfield units) instead of the file's
+            own.
 
     Raises:
-        InputError: the extra is missing; no image in the file; damaged; too large; no such frame.
+        InputError: no image in it, damaged, of a kind that cannot be read, too large; no such frame or window.
     """
-    if window is not None and window[1] < 1:
+    if window is not None and not window[1] >= 1:
         raise InputError(f"the width of a window is at least 1, got {window[1]}")
     try:
-        import pydicom
-    except ImportError:
-        raise InputError(f"{name} is a DICOM file; to read those: {INSTALL}") from None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they may quote header fields
-        try:
-            dataset = pydicom.dcmread(io.BytesIO(data), force=True)
-            frames = _check_size(dataset, name, max_pixels, frame)
-            pixels = _decode(dataset, frame if frames > 1 else None)
-            if dataset.PhotometricInterpretation in GREY:
-                return Image.fromarray(_to_8_bit(pixels, dataset, window))
-            return Image.fromarray(_colours(pixels, dataset))
-        except InputError:
-            raise
-        except Exception as error:  # decoders raise anything, and may quote header fields
-            kind = type(error).__name__
-            raise InputError(
-                f"the DICOM file {name} is damaged, or its compression is not supported ({kind}); "
-                f"if it is compressed: {INSTALL}"
-            ) from None
+        dataset = _read_header(data, name)
+        _check(dataset, name, max_pixels, frame)
+        # pylibjpeg's RLE decoder panics on damaged data, which is no Exception; pydicom's own raises.
+        plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+        stored = pixel_array(dataset, index=frame, decoding_plugin=plugin)
+        _take_functional_groups(dataset, frame)
+        kind = dataset.PhotometricInterpretation
+        if kind in COLOURS:
+            return Image.fromarray(_to_8_bit(stored, dataset.BitsStored))
+        if kind == "PALETTE COLOR":
+            colours = apply_color_lut(stored, dataset)
+            return Image.fromarray(_to_8_bit(colours, 8 * colours.itemsize))
+        return Image.fromarray(_show_grey(stored, dataset, window)).convert("RGB")
+    except InputError:
+        raise
+    # On damaged files pydicom and its decoders raise almost anything, with header values in the message.
+    except Exception:
+        raise InputError(f"the DICOM file {name} is truncated or damaged") from None
 
 
-def _check_size(dataset: Any, name: str, max_pixels: int, frame: int) -> int:
-    """Number of frames; nothing is decoded yet."""
-    if "PixelData" not in dataset:
-        raise InputError(f"the DICOM file {name} holds no image (a report, or a damaged file)")
-    rows, columns, frames = int(dataset.Rows), int(dataset.Columns), int(dataset.get("NumberOfFrames") or 1)
-    if rows * columns == 0:
-        raise InputError(f"the image {name} has no pixels ({columns} × {rows})")
+def _read_header(data: bytes, name: str) -> Dataset:
+    if _transfer_syntax(data) == DeflatedExplicitVRLittleEndian:  # pydicom would inflate it, however large it gets
+        raise InputError(f"the DICOM file {name} is deflated, which is not read; convert it with dcmconv")
+    dataset = dcmread(io.BytesIO(data), force=True, specific_tags=ELEMENTS)  # force: it may lack the preamble
+    for element in [element for element in ELEMENTS if element in dataset and dataset[element].is_empty]:
+        del dataset[element]
+    return dataset
+
+
+def _transfer_syntax(data: bytes) -> str:
+    """The value of (0002,0010), which is written in one way in every file."""
+    start = data.find(b"\x02\x00\x10\x00UI") + 8
+    length = int.from_bytes(data[start - 2 : start], "little")
+    return data[start : start + length].decode("ascii", errors="replace").rstrip("\0 ")
+
+
+def _check(dataset: Dataset, name: str, max_pixels: int, frame: int) -> None:
+    """Refuse, before anything is decoded, what cannot or should not be."""
+    if not any(element in dataset for element in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise InputError(f"the DICOM file {name} holds no image (it may be a report, or cut off)")
+    rows, columns, frames = dataset.Rows, dataset.Columns, int(dataset.get("NumberOfFrames") or 1)
     if rows * columns > max_pixels:
         raise InputError(f"the image {name} has more than {max_pixels:,} pixels ({columns} × {rows})")
+    if rows * columns == 0:
+        raise InputError(f"the image {name} has no pixels ({columns} × {rows})")
     if not 0 <= frame < frames:
-        raise InputError(f"the image {name} has frames 0 to {frames - 1}, not {frame}")
-    return frames
+        raise InputError(f"the DICOM file {name} has no frame {frame}; its frames are 0 to {frames - 1}")
+    if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", *COLOURS):
+        raise InputError(f"the DICOM file {name} is in a colour space that is not read; convert it to RGB")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed:
+        if not _has_decoder(syntax):
+            raise InputError(
+                f'no decoder for the compressed DICOM file {name}; pip install "flamingo-med[dicom]" brings those '
+                "for JPEG, JPEG-LS, JPEG 2000 and RLE"
+            )
+        size = codestream_size(get_frame(dataset.PixelData, frame, number_of_frames=frames))
+        if size is not None and size != (columns, rows):  # decoders believe the codestream, so it is limited too
+            raise InputError(f"the DICOM file {name} holds an image of another size than its header says")
 
 
-def _decode(dataset: Any, frame: int | None) -> np.ndarray:
-    """Stored values of one frame (h w), or (h w 3) in RGB."""
-    from pydicom.pixels import pixel_array
-    from pydicom.uid import ImplicitVRLittleEndian
-
-    meta = dataset.file_meta
-    if "TransferSyntaxUID" not in meta:  # a file without preamble
-        meta.TransferSyntaxUID = ImplicitVRLittleEndian
-    return pixel_array(dataset, index=frame)
+def _has_decoder(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:  # a video, or nothing known
+        return False
 
 
-def _to_8_bit(stored: np.ndarray, dataset: Any, window: tuple[float, float] | None) -> np.ndarray:
-    """Stored grey values (h w) → displayed ones, 0 to 255."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+def codestream_size(codestream: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it is none of them."""
+    start = codestream.find(b"\xff\x4f\xff\x51")
+    if start >= 0:
+        right, bottom, left, top = (int.from_bytes(codestream[start + i :][:4], "big") for i in (8, 12, 16, 20))
+        return right - left, bottom - top
+    position = 2
+    while codestream.startswith(b"\xff\xd8") and position + 9 < len(codestream):
+        marker, length = codestream[position + 1], int.from_bytes(codestream[position + 2 : position + 4], "big")
+        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # start of frame
+            height, width = (int.from_bytes(codestream[position + i :][:2], "big") for i in (5, 7))
+            return width, height
+        position += 2 + length
+    return None
 
+
+def _take_functional_groups(dataset: Dataset, frame: int) -> None:
+    """Enhanced objects keep rescaling and window in groups, for all frames and for each: bring them to the top."""
+    groups = [*dataset.get("SharedFunctionalGroupsSequence", [])[:1]]
+    groups += dataset.get("PerFrameFunctionalGroupsSequence", [])[frame : frame + 1]
+    for group in groups:
+        for macro in ("PixelValueTransformationSequence", "FrameVOILUTSequence"):
+            for item in group.get(macro, []):
+                dataset.update(item)
+
+
+def _show_grey(stored: np.ndarray, dataset: Dataset, window: tuple[float, float] | None) -> np.ndarray:
+    """Stored values (h, w) to 8-bit grey (h, w)."""
+    stored = stored.astype(np.int32) if stored.dtype.kind in "iub" else stored  # room for the tables' indices
     values = apply_modality_lut(stored, dataset)
     padding = _is_padding(stored, dataset)
+    if window is None and dataset.get("WindowWidth") is not None and not dataset.get("VOILUTSequence"):
+        window = tuple(np.ravel(dataset[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
     if window is not None:
-        dataset.WindowCenter, dataset.WindowWidth = window
-        for name in ("VOILUTSequence", "VOILUTFunction"):
-            if name in dataset:
-                delattr(dataset, name)
-    if "VOILUTSequence" in dataset:
-        low, high = 0, 2 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1
-        values = apply_voi_lut(np.rint(values).astype(np.int64), dataset)
-    elif "WindowCenter" in dataset:
-        low, high = apply_voi_lut(np.array([-1e9, 1e9]), dataset)  # what darkest and brightest become
-        values = apply_voi_lut(values, dataset)
+        grey = _apply_window(values, *window, function=dataset.get("VOILUTFunction") or "LINEAR")
+    elif dataset.get("VOILUTSequence"):
+        grey = _apply_table(values, dataset)
+    elif dataset.get("BitsStored") == 8 and dataset.PixelRepresentation == 0 and np.array_equal(values, stored):
+        grey = values
     else:
-        image = values[~padding] if not padding.all() else values
-        low, high = image.min(), image.max()
-    shown = (values.astype(np.float64) - low) / max(float(high) - float(low), 1e-9)
+        grey = _stretch(values, ~padding & np.isfinite(values))
     if dataset.PhotometricInterpretation == "MONOCHROME1":
-        shown = 1 - shown
-    return np.where(padding, 0, shown.clip(0, 1) * 255).round().astype(np.uint8)
+        grey = 255 - grey
+    return np.where(padding, 0, grey).round().astype(np.uint8)
 
 
-def _is_padding(stored: np.ndarray, dataset: Any) -> np.ndarray:
-    """Where the stored values only fill the frame up: (h w)."""
+def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:
     first = dataset.get("PixelPaddingValue")
     if first is None:
         return np.zeros(stored.shape, bool)
     last = dataset.get("PixelPaddingRangeLimit", first)
-    return (stored >= min(first, last)) & (stored <= max(first, last))
+    return (min(first, last) <= stored) & (stored <= max(first, last))
 
 
-def _colours(pixels: np.ndarray, dataset: Any) -> np.ndarray:
-    """(h w 3) or, of a palette, (h w) → (h w 3) of 8 bits."""
-    from pydicom.pixels import apply_color_lut
+def _apply_window(values: np.ndarray, center: float, width: float, function: str) -> np.ndarray:
+    """To 0–255, which is what pydicom takes for the range of 8-bit values without rescaling."""
+    voi = Dataset()
+    voi.PhotometricInterpretation, voi.BitsStored, voi.PixelRepresentation = "MONOCHROME2", 8, 0
+    voi.WindowCenter, voi.WindowWidth, voi.VOILUTFunction = float(center), float(width), function
+    return apply_windowing(values, voi)
 
-    if dataset.PhotometricInterpretation == "PALETTE COLOR":
-        bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-        pixels = apply_color_lut(pixels, dataset)
-    else:
-        bits = int(dataset.BitsStored)
-    return (pixels >> max(bits - 8, 0)).astype(np.uint8)
+
+def _apply_table(values: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """The first VOI LUT, to 0–255."""
+    item = dataset.VOILUTSequence[0]
+    entries, first, bits = item.LUTDescriptor
+    # pydicom keeps indices in as many bits as the table's values have, where those beyond would wrap around.
+    item.LUTDescriptor = [entries, first, 16]
+    values = np.clip(np.round(values), first, first + (entries or 2**16) - 1).astype(np.int32)
+    return apply_voi(values, dataset) * (255 / (2**bits - 1))
+
+
+def _stretch(values: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """From the minimum–maximum of the visible values to 0–255; where those are all equal, black."""
+    values = values.astype(np.float64)
+    low, high = values.min(where=visible, initial=np.inf), values.max(where=visible, initial=-np.inf)
+    if not high > low:
+        return np.zeros(values.shape)
+    return np.where(visible, (values - low) * (255 / (high - low)), 0)
+
+
+def _to_8_bit(colours: np.ndarray, bits: int) -> np.ndarray:
+    """Colours (h, w, 3) of so many bits to 8."""
+    return colours if bits == 8 else (colours * (255 / (2**bits - 1))).round().astype(np.uint8)

@@ -8,48 +8,64 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from processing.dicom import is_dicom, read_dicom
 from processing.errors import InputError
 
 MAX_BYTES = 512 * 2**20
 MAX_PIXELS = 100_000_000
 # A closed list: among Pillow's other formats are some that start programs (EPS runs Ghostscript).
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+TIFF_PHOTOMETRIC = 262
 # What Pillow's decoders raise on damaged files.
 DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, LookupError, TypeError, struct.error, zlib.error)
 
 
-def read_image(
-    source: Image.Image | str | Path | bytes | dict, *, frame: int = 0, window: tuple[float, float] | None = None
-) -> Image.Image:
-    """The image as 8-bit RGB, upright (EXIF orientation applied).
+def read_image(source: Image.Image | str | Path | bytes | dict) -> Image.Image:
+    """The image as 8-bit RGB, upright (EXIF orientation applied), of several frames the first.
 
     Grey values of more than 8 bits are scaled linearly from their own minimum–maximum to 0–255; transparency is
-    composited on black. DICOM is shown as `processing.dicom.read_dicom` says.
+    composited on black.
+
+    DICOM files, known by their content, are shown with their own lookup tables or window, see `processing.dicom`.
 
     Args:
         source: a PIL image; a path; the bytes of a file; or the entry of a `datasets.Image(decode=False)` column,
             {"path", "bytes"}, whose bytes, if there, are used instead of its path.
-        frame: which frame of a DICOM file; of other files the first is taken.
-        window: centre and width for a DICOM file, instead of its own.
 
     Raises:
-        InputError: file missing, empty, damaged, no image, above `MAX_BYTES` or above `MAX_PIXELS`.
+        InputError: file missing, empty, damaged, no image, above `MAX_BYTES` or above `MAX_PIXELS`; DICOM without the
+            extra that reads it.
 
     >>> read_image(Image.new("L", (4, 2), 255)).getpixel((0, 0))
     (255, 255, 255)
     """
     if isinstance(source, Image.Image):
         return _decode(source, "the given image")
-    data, name = _read_bytes(source)
+    data, name = read_bytes(source)
     if is_dicom(data):
-        image = read_dicom(data, name, max_pixels=MAX_PIXELS, frame=frame, window=window)
-        return image.convert("RGB")
+        return _read_dicom(data, name)
     return _decode(_open(data, name), name)
 
 
-def _read_bytes(source: str | Path | bytes | dict) -> tuple[bytes, str]:
-    """Content of the file and the name it has in messages."""
+def is_dicom(data: bytes) -> bool:
+    """Whether this is the content of a DICOM file: its mark after the preamble, or, where an export left both out,
+    the length of the file meta information, (0002,0000) UL, at the start."""
+    return data[128:132] == b"DICM" or data.startswith(b"\x02\x00\x00\x00UL\x04\x00")
+
+
+def _read_dicom(data: bytes, name: str) -> Image.Image:
+    try:
+        from processing.dicom import read_dicom
+    except ImportError:
+        raise InputError(f'{name} is a DICOM file, which needs: pip install "flamingo-med[dicom]"') from None
+    return read_dicom(data, name, max_pixels=MAX_PIXELS)
+
+
+def read_bytes(source: str | Path | bytes | dict) -> tuple[bytes, str]:
+    """Content of the file, of at most `MAX_BYTES`, and the name it has in messages; sources as in `read_image`.
+
+    Raises:
+        InputError: file missing, empty or above `MAX_BYTES`.
+    """
     if isinstance(source, dict):
         path, data = source["path"], source["bytes"]
         if path is None and data is None:
@@ -84,7 +100,7 @@ def _open(data: bytes, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image of a known format (DICOM, {', '.join(FORMATS)})") from error
+        raise InputError(f"{name} is not an image of a known format ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise InputError(f"the image {name} has more than {MAX_PIXELS:,} pixels") from error
     except DECODING_ERRORS as error:
@@ -99,9 +115,15 @@ def _decode(image: Image.Image, name: str) -> Image.Image:
         raise InputError(f"the image {name} has no pixels ({width} × {height})")
     try:
         image.load()
-        return _to_rgb(ImageOps.exif_transpose(image))
+        rgb = _to_rgb(ImageOps.exif_transpose(image))
+        return ImageOps.invert(rgb) if _is_negative(image) else rgb
     except DECODING_ERRORS as error:
         raise InputError(f"the image {name} is truncated or damaged") from error
+
+
+def _is_negative(image: Image.Image) -> bool:
+    """Whether 0 stands for white: Pillow turns TIFFs of 8 bits around, deeper ones not."""
+    return image.format == "TIFF" and image.mode.startswith("I") and image.tag_v2.get(TIFF_PHOTOMETRIC) == 0
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

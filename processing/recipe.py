@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
-from processing.datasets import load_split
+from processing.datasets import load_split, sharded
 from processing.errors import InputError, check_keys, check_types
 
 
@@ -21,10 +21,22 @@ class DataArguments:
     dataset: str = field(default="phantom", metadata={"help": "name of the data set"})
     data_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id; its own default if unset"})
     data: dict = field(default_factory=dict, metadata={"help": "its options: --data.seed 1"})
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "train on the shards of a sharded data set without loading it; max_steps ends"},
+    )
 
     def load(self, split: str) -> Dataset:
         """One split of it, see `processing.datasets.load_split`."""
         return load_split(self.dataset, split, self.data_dir, **self.data)
+
+    def load_train(self) -> Dataset | IterableDataset:
+        """The train split, or a stream of it."""
+        if not self.streaming:
+            return self.load("train")
+        if self.dataset != "sharded":
+            raise InputError(f"only the data set sharded is streamed, not {self.dataset}; {sharded.HOW_TO_WRITE}")
+        return sharded.stream("train", self.data_dir)
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,6 +127,22 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
         except (TypeError, ValueError) as error:
             raise InputError(f"these settings do not go together: {error}") from None
     return instances
+
+
+def build_with_data(arguments: Sequence[str], kind: type) -> tuple[Any, DataArguments]:
+    """Arguments of a command on a data set: an instance of `kind`, and the data set of the `recipe` that it names.
+
+    Raises:
+        InputError: as of `build_arguments` and `read_recipe`; a recipe without a data set.
+    """
+    kinds = (kind, DataArguments)
+    args, _ = build_arguments(override({}, arguments, *kinds), *kinds)
+    recipe = read_recipe(args.recipe)
+    if "dataset" not in recipe:
+        raise InputError(f"{args.recipe} names no dataset; known settings of it: dataset, data_dir, data")
+    of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
+    args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
+    return args, data_args
 
 
 def describe(*kinds: type) -> str:

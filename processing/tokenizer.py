@@ -1,22 +1,203 @@
-"""A byte-level BPE tokenizer trained on the words of a data set, for decoders that start from random weights."""
+"""A tokenizer for the words of a data set: trained from nothing, or a decoder's own with more words in one piece.
 
-from collections.abc import Iterable
+    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --data_dir DIR --vocab_size 8192 --output_dir DIR
+    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --data_dir DIR --vocab_size 50500 --output_dir DIR \
+        --extend gpt2
 
-from tokenizers import ByteLevelBPETokenizer
-from transformers import PreTrainedTokenizerFast
+Learns from the train split, prints the tokens per word of the validation split, and writes a folder that `tokenizer:`
+in a recipe takes: beside a decoder with random weights, or, extended, beside the decoder that it was extended from.
+"""
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from datasets import Dataset, IterableDataset
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from processing.errors import InputError, run
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.recipe import DataArguments, build_with_data, describe
+
+MIN_FREQUENCY = 5  # a token met less often than that in training has no chance to learn what it means
 
 
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int = 8192, model_max_length: int = 1024
-) -> PreTrainedTokenizerFast:
+@dataclass
+class TokenizerArguments:
+    """What the tokenizer learns from, and where it goes."""
+
+    recipe: str = field(metadata={"help": "recipe that names the data set"})
+    vocab_size: int = field(metadata={"help": "at most so many tokens, beside the special ones"})
+    output_dir: str = field(metadata={"help": "folder of the tokenizer"})
+    extend: str | None = field(default=None, metadata={"help": "Hub id or folder whose vocabulary is extended"})
+
+
+def texts_of(rows: Dataset | IterableDataset) -> Iterator[str]:
+    """Questions and answers (which may be reports) as they stand in a prompt."""
+    for row in rows.select_columns(["question", "answer"]):
+        yield f"Question: {row['question']} Answer: {row['answer']}"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 8192) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE, the kind GPT-2 uses, which can write any text in any alphabet.
 
     Args:
         texts: what it learns from.
         vocab_size: at most so many tokens; 256 of them are the bytes.
-        model_max_length: the decoder's context, in tokens.
+
+    Returns:
+        a tokenizer whose `model_max_length` is GPT-2's; another decoder's context is to be set.
     """
     bpe = ByteLevelBPETokenizer()
     # A leading space as in running text: in a prompt every question and answer follows one.
     bpe.train_from_iterator((f" {text}" for text in texts), vocab_size=vocab_size, show_progress=False)
-    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, model_max_length=model_max_length)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, model_max_length=1024)
+
+
+def extend_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], vocab_size: int
+) -> PreTrainedTokenizerBase:
+    """Go on learning the merges of a BPE where it stopped, on other texts.
+
+    All its tokens keep their numbers, and all its merges come first, so every text has the same pieces as before or
+    pieces that are made of them.
+
+    Args:
+        tokenizer: a BPE that splits texts into words first, as those of GPT-2 and of most decoders do; left alone.
+        texts: what it learns from.
+        vocab_size: at most so many tokens, the old ones included.
+
+    Raises:
+        InputError: another kind of tokenizer, or no room for a new token.
+    """
+    backend = tokenizer.backend_tokenizer
+    if not isinstance(backend.model, models.BPE) or backend.pre_tokenizer is None:
+        raise InputError("only a BPE tokenizer that splits texts into words, such as gpt2's, can be extended")
+    if vocab_size <= len(tokenizer):
+        raise InputError(f"the tokenizer has {len(tokenizer)} tokens already; give a larger vocab_size")
+    spec = json.loads(backend.to_str())
+    vocab, merges = spec["model"]["vocab"], spec["model"]["merges"]
+    number = max(tokenizer.get_vocab().values()) + 1
+    for pair in _learn_merges(backend, texts, vocab_size - len(tokenizer)):
+        merges.append(list(pair))
+        if vocab.setdefault("".join(pair), number) == number:
+            number += 1
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        Path(folder, "tokenizer.json").write_text(json.dumps(spec), encoding="utf-8")
+        return AutoTokenizer.from_pretrained(folder)
+
+
+def _learn_merges(backend: Tokenizer, texts: Iterable[str], count: int) -> list[tuple[str, str]]:
+    """At most so many merges of the tokens of a BPE, the most frequent first."""
+    words: Counter[str] = Counter()
+    for text in texts:
+        normal = backend.normalizer.normalize_str(f" {text}") if backend.normalizer else f" {text}"
+        words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal))
+    # The library learns merges of characters only, so a character stands for each token.
+    tokens = {word: [token.value for token in backend.model.tokenize(word)] for word in sorted(words)}
+    alphabet = sorted({token for pieces in tokens.values() for token in pieces})
+    character = {token: chr(0x10000 + i) for i, token in enumerate(alphabet)}
+    token_of = {c: token for token, c in character.items()}
+    learner = Tokenizer(models.BPE())
+    learner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    spelled = ("".join(character[token] for token in tokens[word]) for word, n in words.items() for _ in range(n))
+    settings = {"vocab_size": len(alphabet) + count, "min_frequency": MIN_FREQUENCY, "show_progress": False}
+    learner.train_from_iterator(spelled, trainers.BpeTrainer(**settings))
+    pairs = json.loads(learner.to_str())["model"]["merges"]
+    return [tuple("".join(token_of[c] for c in side) for side in pair) for pair in pairs]
+
+
+@torch.no_grad()
+def extend_embeddings(model: PreTrainedModel, old: PreTrainedTokenizerBase, new: PreTrainedTokenizerBase) -> None:
+    """Give a model rows for the tokens that `new` has beyond `old`: each the mean of the rows of its old pieces.
+
+    Args:
+        model: a causal LM; its input and output embeddings are resized where needed.
+        old: the model's tokenizer.
+        new: a tokenizer extended from it.
+
+    Raises:
+        InputError: `new` is not `old` extended: it gives a token another number.
+    """
+    numbers = new.get_vocab()
+    changed = [token for token, number in old.get_vocab().items() if numbers.get(token) != number]
+    if changed:
+        raise InputError(
+            f"{len(changed)} tokens of the decoder's own tokenizer have another number or none in {new.name_or_path}; "
+            "extend the decoder's own, see python -m processing.tokenizer --help"
+        )
+    if len(new) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(new), mean_resizing=False)
+    matrices = {id(m.weight): m.weight for m in (model.get_input_embeddings(), model.get_output_embeddings())}
+    for token in sorted(numbers.keys() - old.get_vocab().keys()):
+        pieces = [piece.id for piece in old.backend_tokenizer.model.tokenize(token)]
+        for weight in matrices.values():
+            weight[numbers[token]] = weight[pieces].mean(0)
+
+
+def tokens_per_word(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> float:
+    """How many tokens a word has, on average; words are what stands between white space."""
+    texts = [f" {text}" for text in texts]
+    return sum(len(tokenizer.tokenize(text)) for text in texts) / sum(len(text.split()) for text in texts)
+
+
+def format_table(rows: Dataset, tokenizers: dict[str, PreTrainedTokenizerBase]) -> str:
+    """Tokens per word of questions and of answers: a line for each tokenizer, and one for its bytes."""
+    columns = {name: [text for text in rows[name] if text.strip()] for name in ("question", "answer")}
+    columns = {name: texts for name, texts in columns.items() if texts}
+    width = max(map(len, [*tokenizers, "tokens per word"]))
+    lines = [f"{'tokens per word':<{width}}" + "".join(f"{name + 's':>12}" for name in columns) + f"{'tokens':>12}"]
+    for label, tokenizer in tokenizers.items():
+        values = "".join(f"{tokens_per_word(tokenizer, texts):>12.2f}" for texts in columns.values())
+        lines.append(f"{label:<{width}}{values}{len(tokenizer):>12,}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Recipe → train split → tokenizer → folder, and a table."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(f"{__doc__}\n{describe(TokenizerArguments, DataArguments)}")
+        return
+    args, data_args = build_with_data(sys.argv[1:], TokenizerArguments)
+    if args.vocab_size <= 256:
+        raise InputError(f"vocab_size is {args.vocab_size}, but the bytes alone are 256 tokens")
+    folder = Path(args.output_dir)
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty; choose another --output_dir, or remove it")
+
+    rows = data_args.load("train")
+    compared = {}
+    if args.extend is None:
+        tokenizer = train_tokenizer(texts_of(rows), args.vocab_size)
+        compared["bytes"] = train_tokenizer([], 256)
+    else:
+        compared["before"] = load_tokenizer(args.extend)
+        tokenizer = extend_tokenizer(compared["before"], texts_of(rows), args.vocab_size)
+    compared["after"] = tokenizer
+    print(f"{data_args.dataset}, validation split\n{format_table(data_args.load('validation'), compared)}")
+    # The processor adds the special tokens, as it will when the tokenizer is used.
+    FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer).tokenizer.save_pretrained(folder)
+    print(f"written: {folder}; use it in a recipe: tokenizer: {folder}")
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a Hub id or folder.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise InputError(f"no tokenizer at {name}: {str(error).splitlines()[0]}") from None
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,6 +1,8 @@
 """Images: every source, every mode, limits, and one clear sentence for each broken file."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -73,6 +75,28 @@ def test_16_bit_grey_is_scaled_from_its_own_range(file_format):
     result = np.asarray(read_image(encode(Image.fromarray(grey), file_format)))
     np.testing.assert_array_equal(result[..., 0], [[0, 64], [128, 255]])
     np.testing.assert_array_equal(result[..., 0], result[..., 2])
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+def test_tiff_in_which_0_is_white(depth):
+    stored = np.array([[0, 100, 255]], depth)
+    data = bytearray(encode(Image.fromarray(stored), "TIFF"))
+    entry = struct.pack("<HHLHH", 262, 3, 1, 1, 0)  # photometric interpretation, one short: 1, black is 0
+    assert data.count(entry) == 1
+    shown = np.asarray(read_image(bytes(data.replace(entry, struct.pack("<HHLHH", 262, 3, 1, 0, 0)))))
+    np.testing.assert_array_equal(shown[..., 0], [[255, 155, 0]])
+
+
+def test_16_bit_colour():
+    # PNG by hand, as Pillow does not write it: one pixel, the high bytes count.
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    pixel = zlib.compress(b"\0" + struct.pack(">HHH", 0x1234, 0x80FF, 0xFFFF))
+    chunks = [(b"IHDR", header), (b"IDAT", pixel), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    )
+    assert read_image(data).getpixel((0, 0)) == (0x12, 0x80, 0xFF)
 
 
 def test_big_endian_int_and_float_greys():

@@ -86,14 +86,15 @@ def test_sampler_covers_every_row_once_with_images_together():
     orders = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
-        order = list(sampler)
+        order, epochs = zip(*sampler, strict=True)
+        assert set(epochs) == {epoch}
         assert sorted(order) == list(range(50)) and len(sampler) == 50
         runs = Counter(image_ids[a] != image_ids[b] for a, b in pairwise(order))
         assert runs[True] == 6  # seven images, six changes
         orders.append(order)
     assert orders[0] != orders[1] != orders[2]
     sampler.set_epoch(0)
-    assert list(sampler) == orders[0]
+    assert tuple(row for row, _ in sampler) == orders[0]
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])

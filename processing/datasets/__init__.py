@@ -44,6 +44,7 @@ REGISTRY = {
     "mimic_cxr": "processing.datasets.mimic_cxr:load",
     "mimic_cxr_vqa": "processing.datasets.mimic_cxr_vqa:load",
     "own": "processing.datasets.own:load",
+    "sharded": "processing.datasets.sharded:load",
 }
 
 
