@@ -48,6 +48,10 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "yes: answers are generated, not taken from logits"}
     )
 
+    def __post_init__(self):
+        super().__post_init__()
+        build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
+
 
 class FlamingoMedTrainer(Trainer):
     """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
