@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_type_hints
 
 import torch
 from accelerate.utils import gather_object
@@ -16,9 +15,10 @@ from transformers.trainer_utils import EvalLoopOutput
 from processing.answering import Answer, answer_questions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
-from processing.errors import InputError, check_keys, check_types
+from processing.errors import InputError
 from processing.features import ImageFeatures
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.recipe import build_arguments
 from processing.scoring.exact_match import exact_match
 
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
@@ -60,10 +60,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        hints = get_type_hints(Augmentation)
-        check_keys(self.augmentation, hints, "setting of augmentation")
-        self.augmentation = check_types(self.augmentation, hints)
-        Augmentation(**self.augmentation)
+        build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
 
 
 class FlamingoMedTrainer(Trainer):
@@ -99,7 +96,7 @@ class FlamingoMedTrainer(Trainer):
             "label2id": model.config.label2id,
             "multi_label": model.config.problem_type == "multi_label_classification",
         }
-        augmentation = Augmentation(**args.augmentation)
+        (augmentation,) = build_arguments(args.augmentation, Augmentation)
         self.training_collator = FlamingoMedTrainingCollator(
             processing_class, augmentation=augmentation, seed=args.seed, packed=args.packing, **classes
         )

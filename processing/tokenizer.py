@@ -1,8 +1,7 @@
 """A tokenizer for the words of a data set: trained from nothing, or a decoder's own with more words in one piece.
 
-    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --data_dir DIR --vocab_size 8192 --output_dir DIR
-    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --data_dir DIR --vocab_size 50500 --output_dir DIR \
-        --extend gpt2
+    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --vocab_size 8192 --output_dir DIR
+    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --vocab_size 51000 --output_dir DIR --extend gpt2
 
 Learns from the train split, prints the tokens per word of the validation split, and writes a folder that `tokenizer:`
 in a recipe takes: beside a decoder with random weights, or, extended, beside the decoder that it was extended from.

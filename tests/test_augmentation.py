@@ -85,7 +85,7 @@ def test_only_in_training(make_model, processor, tmp_path):
 @pytest.mark.parametrize(
     ("augmentation", "message"),
     [
-        ({"flip": 1}, "unknown setting of augmentation 'flip'"),
+        ({"flip": 1}, "unknown setting 'flip'"),
         ({"rotation": 90}, "augmentation.rotation must be from 0 to 30.0, not 90.0"),
         ({"crop": "much"}, "crop is 'much', but must be float"),
     ],

@@ -130,6 +130,8 @@ def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
         (["train.py", "recipes/phantom.yaml", "--text.n_layers", "1"], "did you mean n_layer?"),
         (["train.py", "recipes/phantom.yaml", "--data.test_image", "1"], "did you mean test_images?"),
         (["train.py", "recipes/phantom.yaml", "--dataset", "fantom"], "did you mean phantom?"),
+        (["train.py", "recipes/phantom.yaml", "--augmentation.rotatio", "7"], "did you mean rotation?"),
+        (["train.py", "recipes/phantom.yaml", "--streaming"], "only the data set sharded is streamed"),
         (["train.py", "recipes/vqa_rad.yaml", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
         (["train.py", "recipes/phantom.yaml", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
         (["train.py", "recipes/phantom.yaml", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
@@ -191,6 +193,22 @@ def test_two_processes(tmp_path):
     state = next((tmp_path / "run").glob("checkpoint-*")) / "trainer_state.json"
     log = json.loads(state.read_text())["log_history"]
     assert any(0 <= entry.get("eval_exact_match", -1) <= 1 for entry in log)
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(tmp_path):
+    """Shards are written, then trained on by two processes, with augmented images, and the run is scored."""
+    for split in ("train", "validation", "test"):
+        arguments = ["--recipe", "recipes/phantom.yaml", "--data_dir", tmp_path / "data", *FEW, "--split", split]
+        arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
+        door("-m", "processing.datasets.shards", *arguments)
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "train.py", "recipes/phantom.yaml", "--use_cpu"]
+    arguments = ["--dataset", "sharded", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
+    arguments += ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
+    arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
+    assert "shards of training" in door(*launch, *arguments)
+    assert "all (n=" in door("eval.py", "--model", tmp_path / "run")
 
 
 @pytest.mark.slow

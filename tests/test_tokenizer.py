@@ -125,8 +125,9 @@ def test_train_takes_a_pretrained_decoder_with_its_extended_tokenizer(decoder, o
     args = ModelArguments(
         vision=vision, text=decoder, tokenizer=str(tmp_path / "extended"), image_size=32, model=model
     )
-    processor = build_processor(args, Dataset.from_dict({}))
-    weight = build_model(args, processor).get_input_embeddings().weight
+    rows = Dataset.from_dict({})
+    processor = build_processor(args, rows)
+    weight = build_model(args, processor, rows).get_input_embeddings().weight
     tokenizer = processor.tokenizer
     assert len(tokenizer) == len(weight) == len(new) + 4  # the special ones
     original = GPT2LMHeadModel.from_pretrained(decoder).get_input_embeddings().weight
@@ -137,7 +138,7 @@ def test_train_takes_a_pretrained_decoder_with_its_extended_tokenizer(decoder, o
     train_tokenizer(MEDICAL, 300).save_pretrained(tmp_path / "other")
     args.tokenizer = str(tmp_path / "other")
     with pytest.raises(InputError, match=f"or none in {args.tokenizer}; extend the decoder's own"):
-        build_model(args, build_processor(args, Dataset.from_dict({})))
+        build_model(args, build_processor(args, rows), rows)
 
 
 def test_a_random_decoder_sets_the_context(old, tmp_path):
