@@ -44,6 +44,8 @@ def make_rows(count: int) -> Iterator[dict]:
             "answers": ["yes"],
             "answer_type": "closed",
             "question_type": "presence",
+            "more_images": [],
+            "label": [],
             "boxes": [],
             "group": f"{i}",
         }

@@ -39,17 +39,28 @@ def rows(tmp_path_factory) -> Dataset:
             {
                 "id": f"row-{i}",
                 "image": {"path": str(path), "bytes": None},
+                "more_images": [],
                 "image_id": f"image-{i // 3}",
                 "question": f"Is it {'так' if i % 2 else 'so'}?",
                 "answer": "yes",
                 "answers": ["yes", "так"],
                 "answer_type": "closed",
                 "question_type": "presence",
+                "label": ["yes"],
                 "boxes": [{"label": "nodule", "box": [0.5, 1, 2, 3]}] * (i % 2),
                 "group": f"image-{i // 3}",
             }
         )
     return Dataset.from_list(rows, features=FEATURES)
+
+
+def test_all_views_of_a_study_are_inside(rows, tmp_path):
+    study = {**rows[0], "more_images": [rows[3]["image"], rows[6]["image"]]}
+    write_shards(Dataset.from_list([study], features=FEATURES), "train", tmp_path, 10)
+    (again,) = load_split("sharded", "train", str(tmp_path))
+    for image, original in zip(again["more_images"], study["more_images"], strict=True):
+        assert image["path"] in ("1.png", "2.png")
+        assert read_image(image).tobytes() == read_image(original).tobytes()
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ import pyarrow.parquet
 from datasets import Dataset
 from tqdm import tqdm
 
+from processing.collator import study
 from processing.datasets import FEATURES
 from processing.datasets.sharded import shard_name
 from processing.errors import InputError, run
@@ -76,9 +77,9 @@ def write_shards(rows: Dataset, split: str, output_dir: str | Path, rows_per_sha
 
 
 def _with_bytes(row: dict) -> dict:
-    """The row, with the content of its image's file, and of its path the last part only."""
-    data, name = read_bytes(row["image"])
-    return {**row, "image": {"bytes": data, "path": Path(name).name}}
+    """The row, with the content of its images' files, and of their paths the last part only."""
+    first, *more = ({"bytes": data, "path": Path(name).name} for data, name in map(read_bytes, study(row)))
+    return {**row, "image": first, "more_images": more}
 
 
 def main() -> None:
