@@ -61,6 +61,8 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
+        if self.shuffle_buffer < 1:
+            raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
 
 
 class FlamingoMedTrainer(Trainer):

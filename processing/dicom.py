@@ -27,6 +27,7 @@ ELEMENTS = [
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData", "FloatPixelData", "DoubleFloatPixelData"),
 ]
+START_OF_FRAME = {*range(0xFFC0, 0xFFD0), 0xFFF7} - {0xFFC4, 0xFFC8, 0xFFCC}  # of JPEG and JPEG-LS
 COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 
 
@@ -108,9 +109,10 @@ def _check(dataset: Dataset, name: str, max_pixels: int, frame: int) -> None:
                 f'no decoder for the compressed DICOM file {name}; pip install "flamingo-med[dicom]" brings those '
                 "for JPEG, JPEG-LS, JPEG 2000 and RLE"
             )
-        size = codestream_size(get_frame(dataset.PixelData, frame, number_of_frames=frames))
-        if size is not None and size != (columns, rows):  # decoders believe the codestream, so it is limited too
-            raise InputError(f"the DICOM file {name} holds an image of another size than its header says")
+        # Other decoders than RLE's believe the codestream, however large an image it claims to be.
+        codestream = get_frame(dataset.PixelData, frame, number_of_frames=frames)
+        if syntax != RLELossless and codestream_size(codestream) != (columns, rows):
+            raise InputError(f"the DICOM file {name} is damaged: its image has another size than its header says")
 
 
 def _has_decoder(syntax: UID) -> bool:
@@ -122,17 +124,22 @@ def _has_decoder(syntax: UID) -> bool:
 
 def codestream_size(codestream: bytes) -> tuple[int, int] | None:
     """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream claims; None where it is none of them."""
-    start = codestream.find(b"\xff\x4f\xff\x51")
-    if start >= 0:
-        right, bottom, left, top = (int.from_bytes(codestream[start + i :][:4], "big") for i in (8, 12, 16, 20))
-        return right - left, bottom - top
+
+    def number(position: int, length: int) -> int:
+        return int.from_bytes(codestream[position : position + length], "big")
+
+    if codestream.startswith((b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  ")):  # JPEG 2000, bare or in a JP2 box
+        start = codestream.find(b"\xff\x4f\xff\x51")
+        return number(start + 8, 4) - number(start + 16, 4), number(start + 12, 4) - number(start + 20, 4)
     position = 2
     while codestream.startswith(b"\xff\xd8") and position + 9 < len(codestream):
-        marker, length = codestream[position + 1], int.from_bytes(codestream[position + 2 : position + 4], "big")
-        if (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)) or marker == 0xF7:  # start of frame
-            height, width = (int.from_bytes(codestream[position + i :][:2], "big") for i in (5, 7))
-            return width, height
-        position += 2 + length
+        marker = number(position, 2)
+        if marker == 0xFFFF:  # a fill byte
+            position += 1
+        elif marker in START_OF_FRAME:
+            return number(position + 7, 2), number(position + 5, 2)
+        else:
+            position += 2 + number(position + 2, 2)
     return None
 
 

@@ -231,6 +231,14 @@ def test_a_stream_needs_max_steps_and_a_shard_for_each_worker(make_model, proces
         FlamingoMedTrainer(make_model(), args, processor, train_dataset=rows).get_train_dataloader()
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_a_buffer_of_any_size_loses_no_row(folder, size):
+    stream = EndlessRows(sharded.stream("train", folder), seed=0, buffer_size=size)
+    assert len(set(ids(islice(stream, NUM_ROWS)))) == NUM_ROWS
+    with pytest.raises(InputError, match="shuffle_buffer is at least 1, got 0"):
+        FlamingoMedTrainingArguments(output_dir="none", report_to="none", shuffle_buffer=0)
+
+
 def test_only_shards_are_streamed(folder):
     with pytest.raises(InputError, match="only the data set sharded is streamed, not phantom"):
         DataArguments(dataset="phantom", streaming=True).load_train()
