@@ -4,7 +4,8 @@
     accelerate launch train.py recipes/vqa_rad.yaml --data_dir data/vqa_rad --learning_rate 3e-5 --data.seed 1
 
 A recipe is a YAML file of the arguments below and of any argument of `transformers.TrainingArguments`; the command
-line overrides it. The best model ends in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
+line overrides it, and --print_config shows the result. Stages chain: --init_from runs/mimic_cxr. The best model ends
+in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
 """
 
 import json
@@ -29,6 +30,12 @@ from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.tokenizer import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
+# What a later stage may change of a model's configuration.
+CHANGEABLE = {
+    *("freeze_vision", "freeze_text", "train_embeddings", "problem_type", "id2label", "use_image_embeddings"),
+    *("classification_dropout", "classification_label_smoothing", "classification_loss_weight"),
+}
+
 
 @dataclass
 class ModelArguments:
@@ -44,6 +51,13 @@ class ModelArguments:
         metadata={
             "help": "Hub id or folder, for a pretrained text one extended from its own; {vocab_size: n} trains one on "
             "the data; text's if unset"
+        },
+    )
+    init_from: str | None = field(
+        default=None,
+        metadata={
+            "help": "finished run, or model on the Hub, to go on from: its parts and processor are taken, and "
+            "of model only what is frozen or about a head may differ"
         },
     )
     image_size: int | None = field(default=None, metadata={"help": "side in pixels; vision's own resizing if unset"})
@@ -76,13 +90,20 @@ def main() -> None:
         print(f"{__doc__}\n{describe(*kinds)}")
         return
     settings = override(read_recipe(sys.argv[1]), sys.argv[2:], *kinds)
+    if settings.pop("print_config", False):
+        build_arguments(settings, *kinds)  # with its mistakes told
+        print(as_yaml(settings), end="")
+        return
     data_args, model_args, training_args = build_arguments(settings, *kinds)
     checkpoint = find_checkpoint(training_args)
 
     set_seed(training_args.seed)
     train_rows, validation_rows = data_args.load_train(), data_args.load("validation")
-    processor = build_processor(model_args, train_rows)
-    model = build_model(model_args, processor, train_rows)
+    if model_args.init_from:
+        model, processor = continue_from(model_args, train_rows)
+    else:
+        processor = build_processor(model_args, train_rows)
+        model = build_model(model_args, processor, train_rows)
 
     trainer = FlamingoMedTrainer(
         model=model,
@@ -109,9 +130,13 @@ def main() -> None:
     trainer.save_model()
     if trainer.is_world_process_zero():
         # Written last, and at once: a folder with it holds a finished run.
-        recipe = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-        write_whole(Path(training_args.output_dir, "recipe.yaml"), recipe)
+        write_whole(Path(training_args.output_dir, "recipe.yaml"), as_yaml(settings))
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
+
+
+def as_yaml(settings: dict) -> str:
+    """A recipe as it would be written by hand, in the order of its settings."""
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
@@ -166,11 +191,7 @@ def build_model(
 
     Tokens with which the tokenizer extends a pretrained decoder's own start as the mean of their old pieces.
     """
-    config = dict(args.model)
-    if "problem_type" in config:
-        config["id2label"] = dict(enumerate(class_names(train_rows)))
-        if not config["id2label"]:
-            raise InputError("a head (problem_type) needs classes, but no row of the train split has a label")
+    config = with_classes(args.model, train_rows)
     with mistakes_named():
         model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
             args.vision, args.text, **processor.token_ids, **config
@@ -178,6 +199,36 @@ def build_model(
     if isinstance(args.text, str) and args.tokenizer is not None:
         extend_embeddings(model, load_tokenizer(args.text), processor.tokenizer)
     return model
+
+
+def continue_from(
+    args: ModelArguments, train_rows: Dataset | IterableDataset
+) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
+    """Model and processor of an earlier stage; a head for other classes begins anew."""
+    config = with_classes(args.model, train_rows)
+    with mistakes_named():
+        earlier = FlamingoMedConfig.from_pretrained(args.init_from)
+        fixed = [name for name in config if name not in CHANGEABLE and getattr(earlier, name) != config[name]]
+        if fixed:
+            name = fixed[0]
+            raise InputError(f"model.{name} of {args.init_from} is {getattr(earlier, name)}, not {config[name]}")
+        same_head = config.get("id2label", {}) == earlier.id2label
+        model = FlamingoMedForConditionalGeneration.from_pretrained(
+            args.init_from,
+            **{name: value for name, value in config.items() if name in CHANGEABLE},
+            ignore_mismatched_sizes=not same_head,
+        )
+        return model, FlamingoMedProcessor.from_pretrained(args.init_from)
+
+
+def with_classes(config: dict, train_rows: Dataset | IterableDataset) -> dict:
+    """Settings of the model, with the train split's classes where there is to be a head (problem_type)."""
+    if "problem_type" not in config:
+        return config
+    names = class_names(train_rows)
+    if not names:
+        raise InputError("a head (problem_type) needs classes, but no row of the train split has a label")
+    return {**config, "id2label": dict(enumerate(names))}
 
 
 @contextmanager

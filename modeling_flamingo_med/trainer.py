@@ -9,7 +9,7 @@ from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import Trainer, TrainingArguments
+from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
@@ -17,6 +17,7 @@ from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
 from processing.errors import InputError
 from processing.features import ImageFeatures
+from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import build_arguments
 from processing.scoring.exact_match import exact_match
@@ -31,6 +32,12 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 
     output_dir: str = field(default="runs/flamingo-med", metadata={"help": "folder of the run and of its best model"})
     max_new_tokens: int = field(default=16, metadata={"help": "longest generated answer, in tokens"})
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "stop after so many evaluations in which metric_for_best_model got no better; never if unset"
+        },
+    )
     resume_from_checkpoint: str | bool | None = field(
         default=None,
         metadata={"help": "true: go on from the last checkpoint in output_dir, if any; or its folder"},
@@ -63,6 +70,14 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+
+
+class _Progress(ProgressCallback):
+    """The progress bar, and what is logged but for the gates, which would fill the screen."""
+
+    def on_log(self, args, state, control, logs: dict | None = None, **kwargs) -> None:
+        shown = {name: value for name, value in (logs or {}).items() if not name.startswith("gate_")}
+        super().on_log(args, state, control, logs=shown, **kwargs)
 
 
 class FlamingoMedTrainer(Trainer):
@@ -111,6 +126,10 @@ class FlamingoMedTrainer(Trainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        if args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+        if self.pop_callback(ProgressCallback):
+            self.add_callback(_Progress)
         self.features = None
         learns = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (learns or streams) and augmentation == Augmentation():
@@ -149,6 +168,35 @@ class FlamingoMedTrainer(Trainer):
         sampler = ImageGroupedSampler(rows["image_id"], seed=args.seed)
         loader = DataLoader(EpochRows(rows), sampler=sampler, drop_last=args.dataloader_drop_last, **settings)
         return self.accelerator.prepare(loader)
+
+    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
+        """As in `transformers`: no decay on norms and biases; none on gates and resampler either."""
+        return [
+            name
+            for name in super().get_decay_parameter_names(model)
+            if "resampler." not in name and not name.endswith("_gate.alpha")
+        ]
+
+    def log(self, logs: dict[str, float], *args, **kwargs) -> None:
+        """As in `transformers`, with how far the gates are open: tanh(α) of each layer."""
+        if "loss" in logs:
+            for i, layer in enumerate(self.accelerator.unwrap_model(self.model).cross_attn):
+                logs[f"gate_attn_{i}"] = layer.attn_gate.alpha.tanh().item()
+                logs[f"gate_ff_{i}"] = layer.ff_gate.alpha.tanh().item()
+        super().log(logs, *args, **kwargs)
+
+    def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
+        """As in `transformers`; a loss that is no number ends the training, and its rows are written down."""
+        row_ids = inputs.pop("row_ids")
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if not loss.isfinite():
+            path = Path(self.args.output_dir, f"not_finite-{self.args.process_index}.json")
+            write_json(path, {"step": self.state.global_step, "loss": str(loss.item()), "row_ids": row_ids})
+            raise InputError(
+                f"the loss of step {self.state.global_step} is {loss.item()}; the ids of its rows are in {path}. "
+                "A lower --learning_rate or --max_grad_norm may help"
+            )
+        return loss
 
     def get_batch_samples(self, *args, **kwargs) -> tuple[list, Tensor | int | None]:
         """As in `transformers`; each batch also learns how many known classes all of them have together."""

@@ -110,6 +110,10 @@ class FlamingoMedTrainingCollator(FlamingoMedCollator):
         self.augmentation = augmentation
         self.seed = seed
 
+    def __call__(self, rows: Sequence[dict]) -> dict:
+        """The batch, and row_ids, which name its rows if its loss is no number."""
+        return {**super().__call__(rows), "row_ids": [row["id"] for row in rows]}
+
     def pixels(self, rows: dict[str, dict]) -> dict[str, Tensor]:
         """Images of m studies as they look in this epoch."""
 

@@ -1,5 +1,6 @@
 """Training: it learns, it is deterministic, every row counts once an epoch."""
 
+import json
 from collections import Counter
 from itertools import pairwise
 
@@ -11,6 +12,7 @@ from modeling_flamingo_med.sampler import ImageGroupedSampler
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
 from processing.datasets import class_names, count_unseen, load_split
+from processing.errors import InputError
 
 
 @pytest.fixture(scope="session")
@@ -141,3 +143,29 @@ def test_classes_of_a_batch(processor, phantom):
     )
     assert class_names(seen) == ["a", "b", "never seen"]
     assert count_unseen(seen, ["a", "b"]) == 1
+
+
+def test_early_stopping(make_model, processor, phantom, tmp_path):
+    args = {"eval_strategy": "steps", "eval_steps": 1, "metric_for_best_model": "loss", "max_steps": 20}
+    args |= {"early_stopping_patience": 2, "learning_rate": 0.0}
+    trainer = train(make_model(), processor, phantom, tmp_path, **args, load_best_model_at_end=False)
+    assert trainer.state.global_step == 3  # the first is the best, and two are no better
+
+
+def test_gates_are_logged_and_decay_spares_them(make_model, processor, phantom, tmp_path):
+    trainer = train(make_model(), processor, phantom, tmp_path, logging_steps=1, max_steps=1)
+    logs = trainer.state.log_history[0]
+    assert logs["gate_attn_1"] == pytest.approx(trainer.model.cross_attn[1].attn_gate.alpha.tanh().item(), abs=1e-6)
+    decayed = trainer.get_decay_parameter_names(trainer.model)
+    assert "cross_attn.0.attn.to_q.weight" in decayed
+    assert not any(name.startswith("resampler.") or "gate" in name or "norm" in name for name in decayed)
+
+
+def test_a_loss_that_is_no_number_names_its_rows(make_model, processor, phantom, tmp_path):
+    model = make_model()
+    with torch.no_grad():
+        model.resampler.latents.fill_(torch.nan)
+    with pytest.raises(InputError, match="the loss of step 0 is nan; the ids of its rows are in .*not_finite-0.json"):
+        train(model, processor, phantom, tmp_path)
+    written = json.loads((tmp_path / "not_finite-0.json").read_text())
+    assert len(written["row_ids"]) == 8 and set(written["row_ids"]) <= set(phantom["id"])
