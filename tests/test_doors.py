@@ -8,7 +8,10 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
 from PIL import Image, ImageChops
+from transformers import AutoModelForImageTextToText
 
 from processing.datasets import load_split
 from processing.errors import run
@@ -116,6 +119,28 @@ def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
     output = door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
     assert f"going on from {newest}" in output and "checkpoint-99 is incomplete" in output
     assert (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_stages_chain(run_folder, tmp_path, inside):
+    arguments = ["train.py", "recipes/phantom.yaml", "--init_from", run_folder, "--data_dir", tmp_path, *FEW]
+    short = ["--max_steps", "1", "--learning_rate", "0", "--output_dir", tmp_path / "second"]
+    inside(*arguments, *short, "--model.problem_type", "single_label_classification", "--model.freeze_text", "true")
+    first, second = (AutoModelForImageTextToText.from_pretrained(f) for f in (run_folder, tmp_path / "second"))
+    assert not first.config.num_labels and second.config.num_labels == second.classifier.out.out_features > 2
+    weights = second.state_dict()
+    assert all(
+        torch.equal(weight, weights[name])
+        for name, weight in first.state_dict().items()
+        if "running" not in name and "num_batches" not in name
+    )
+    other = inside(*arguments, "--model.resampler_depth", "3", "--output_dir", tmp_path / "third", code=2)
+    assert f"model.resampler_depth of {run_folder} is 1, not 3" in other
+
+
+@pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
+def test_recipes_are_resolved(recipe, inside):
+    printed = inside("train.py", f"recipes/{recipe}", "--learning_rate", "3e-5", "--print_config")
+    assert yaml.safe_load(printed)["learning_rate"] == 3e-5
 
 
 @pytest.mark.parametrize(
