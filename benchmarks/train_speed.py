@@ -7,8 +7,9 @@ All have random weights of one shape: CLIP ViT-B/32 at 224 pixels, frozen; a res
 cross-attention before each of 12 frozen decoder layers of GPT-2 small's size; token embeddings that learn; AdamW,
 float32. IDEFICS has a Llama decoder of that shape; flamingo-pytorch its own (PaLM). Each implementation, and ours with
 one lever off at a time, is a process of its own; they take turns, step by step, so that whatever else the machine does
-meets all of them (the levers among themselves). The epoch is that of 1,800 questions about 300 images, question and answer 8 to 40 tokens: peers see
-the rows shuffled and padded, ours as its trainer hands them out. Its time is the median step times the steps.
+meets all of them (the levers among themselves). The epoch is that of 1,800 questions about 300 images, question and
+answer 8 to 40 tokens: peers see the rows shuffled and padded, ours as its trainer hands them out. Its time is the
+median step times the steps.
 """
 
 import json
