@@ -9,10 +9,8 @@ of the run that made the model; --data_dir and --data.option override it.
 """
 
 import re
-import shlex
 import sys
 from dataclasses import asdict, dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
@@ -22,6 +20,7 @@ from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, run
 from processing.features import ImageFeatures
 from processing.files import write_json
+from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.scoring.baselines import majority_answers
 from processing.scoring.report import format_table, score_rows, write_predictions
@@ -88,16 +87,14 @@ def evaluate(arguments: list[str]) -> None:
     }
     scores = score_rows(rows, predictions)
 
-    packages = ("flamingo-med", "torch", "transformers", "datasets")
     meta = {
         **asdict(args),
         **asdict(data_args),
         "recipe": recipe_file,
         "revision": getattr(model.config, "_commit_hash", None),
-        "command": shlex.join(["python", *sys.argv]),
         "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
         "overlap": overlaps,
-        "versions": {name: version(name) for name in packages},
+        **provenance(),
     }
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     write_predictions(output_dir / "predictions.jsonl", rows, answers)

@@ -18,15 +18,17 @@ from typing import get_type_hints
 
 import yaml
 from datasets import Dataset, IterableDataset
+from filelock import FileLock, Timeout
 from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.datasets import class_names, count_unseen
+from processing.datasets import class_names, count_unseen, fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
 from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
 from processing.tokenizer import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
@@ -96,6 +98,7 @@ def main() -> None:
         return
     data_args, model_args, training_args = build_arguments(settings, *kinds)
     checkpoint = find_checkpoint(training_args)
+    lock = reserve(training_args)
 
     set_seed(training_args.seed)
     train_rows, validation_rows = data_args.load_train(), data_args.load("validation")
@@ -122,16 +125,37 @@ def main() -> None:
             unseen = count_unseen(validation_rows, list(model.config.label2id))
             print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
+        meta = provenance()
         if not data_args.streaming:
             shared = overlap(train_rows, validation_rows, QUICK)
             write_json(Path(training_args.output_dir, "overlap.json"), shared)
-            print(f"overlap of train and validation: {verdict(shared, 'train', 'validation')}")
+            meta["overlap"] = verdict(shared, "train", "validation")
+            meta["fingerprints"] = {"train": fingerprint(train_rows), "validation": fingerprint(validation_rows)}
+            print(f"overlap of train and validation: {meta['overlap']}")
+        write_json(Path(training_args.output_dir, "run.json"), {**meta, "settings": settings})
     trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     if trainer.is_world_process_zero():
         # Written last, and at once: a folder with it holds a finished run.
         write_whole(Path(training_args.output_dir, "recipe.yaml"), as_yaml(settings))
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
+        lock.release()
+
+
+def reserve(args: FlamingoMedTrainingArguments) -> FileLock:
+    """Keep other runs out of the output folder until this one ends, however it ends."""
+    lock = FileLock(Path(args.output_dir, ".lock"))
+    if args.process_index == 0:
+        try:
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"another process is training in {args.output_dir}; choose another --output_dir"
+            ) from None
+        except OSError as error:
+            raise InputError(f"the run cannot be written to {args.output_dir}: {error.strerror}") from None
+    return lock
 
 
 def as_yaml(settings: dict) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from PIL import Image, ImageChops
 from transformers import AutoModelForImageTextToText
 
@@ -119,6 +120,21 @@ def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
     output = door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
     assert f"going on from {newest}" in output and "checkpoint-99 is incomplete" in output
     assert (tmp_path / "run" / "recipe.yaml").exists()
+
+
+def test_a_run_says_what_it_came_from(run_folder):
+    run = json.loads((run_folder / "run.json").read_text())
+    assert run["settings"]["num_train_epochs"] == 1
+    assert run["overlap"].startswith("disjoint by image") and run["versions"]["torch"]
+    assert len(run["fingerprints"]["train"]) == 16 and run["command"].startswith("python train.py recipes/phantom")
+
+
+def test_a_folder_in_use_is_refused(tmp_path, inside):
+    with FileLock(tmp_path / ".lock"):
+        message = inside("train.py", "recipes/phantom.yaml", "--output_dir", tmp_path, code=2)
+    assert f"another process is training in {tmp_path}" in message
+    message = inside("train.py", "recipes/phantom.yaml", "--output_dir", "README.md", code=2)
+    assert "cannot be written to README.md" in message
 
 
 def test_stages_chain(run_folder, tmp_path, inside):

@@ -161,8 +161,8 @@ class Recorder(FlamingoMedTrainer):
     """Remembers what is trained on."""
 
     def training_step(self, model, inputs, *args, **kwargs):
-        self.seen = [*getattr(self, "seen", []), inputs["row_ids"]]
-        return super().training_step(model, {k: v for k, v in inputs.items() if k != "row_ids"}, *args, **kwargs)
+        self.seen = [*getattr(self, "seen", []), inputs["numbers"]]
+        return super().training_step(model, {k: v for k, v in inputs.items() if k != "numbers"}, *args, **kwargs)
 
 
 def train(model, processor, rows, folder, stop=None, resume=None, **arguments) -> Recorder:
@@ -192,7 +192,7 @@ def named_batches(monkeypatch):
 
     def call(self, rows):
         numbers = [[int(row["id"].removeprefix("row-")), row["epoch"]] for row in rows]
-        return {**collate(self, rows), "row_ids": torch.tensor(numbers)}
+        return {**collate(self, rows), "numbers": torch.tensor(numbers)}
 
     monkeypatch.setattr(FlamingoMedCollator, "__call__", call)
 
