@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -250,6 +251,27 @@ def test_two_processes_share_a_stream(tmp_path):
     arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
     assert "shards of training" in door(*launch, *arguments)
     assert "all (n=" in door("eval.py", "--model", tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [0.0, 0.3])
+def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, moment):
+    """Killed as soon as a checkpoint begins to be written, or a moment later."""
+    data = ["--data_dir", tmp_path, *FEW, "--max_steps", "24", "--eval_strategy", "no", "--load_best_model_at_end"]
+    arguments = ["train.py", "recipes/phantom.yaml", *data, "false", "--save_strategy", "steps", "--save_steps", "8"]
+    door(*arguments, "--output_dir", tmp_path / "whole")
+    command = [sys.executable, *map(str, [*arguments, "--output_dir", tmp_path / "cut", "--save_total_limit", "3"])]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "cut" / "checkpoint-16").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    time.sleep(moment)
+    process.kill()
+    process.wait()
+    output = door(*arguments, "--output_dir", tmp_path / "cut", "--resume_from_checkpoint", "true")
+    assert "going on from" in output
+    whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
+    assert whole == cut
 
 
 @pytest.mark.slow
