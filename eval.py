@@ -10,7 +10,7 @@ of the run that made the model; --data_dir and --data.option override it.
 
 import re
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
@@ -21,7 +21,7 @@ from processing.errors import InputError, check_keys, run
 from processing.features import ImageFeatures
 from processing.files import write_json
 from processing.provenance import provenance
-from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
+from processing.recipe import DataArguments, build_arguments, build_with_data, describe, override
 from processing.scoring.baselines import majority_answers
 from processing.scoring.report import format_table, score_rows, write_predictions
 
@@ -36,6 +36,9 @@ class EvaluationArguments:
     batch_size: int = field(default=64, metadata={"help": "questions at a time; scores do not depend on it"})
     output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset"})
 
+    def __post_init__(self):
+        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+
 
 @dataclass
 class QuestionArguments:
@@ -48,16 +51,7 @@ class QuestionArguments:
 
 def evaluate(arguments: list[str]) -> None:
     """Model and baselines on one split: table, metrics.json and predictions.jsonl."""
-    kinds = (EvaluationArguments, DataArguments)
-    given = override({}, arguments, *kinds)
-    args, _ = build_arguments(given, *kinds)
-    recipe_file = args.recipe or f"{args.model}/recipe.yaml"
-    recipe = read_recipe(recipe_file)
-    if "dataset" not in recipe:
-        raise InputError(f"{recipe_file} names no dataset; known settings of it: dataset, data_dir, data")
-    of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
-    args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
-
+    args, data_args = build_with_data(arguments, EvaluationArguments)
     rows, train_rows = data_args.load(args.split), data_args.load("train")
     if not all(rows["answers"]):
         raise InputError(f"the {args.split} split of {data_args.dataset} has questions without answers to score by")
@@ -90,7 +84,6 @@ def evaluate(arguments: list[str]) -> None:
     meta = {
         **asdict(args),
         **asdict(data_args),
-        "recipe": recipe_file,
         "revision": getattr(model.config, "_commit_hash", None),
         "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
         "overlap": overlaps,

@@ -5,16 +5,11 @@ from pathlib import Path
 
 import torch
 from einops import rearrange
-from huggingface_hub import snapshot_download
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.models.clip import CLIPVisionModelWithProjection
 
-from .configuration_flamingo_med import FlamingoMedConfig
-
-HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 # Decoders whose layers get keyword arguments although their class does not say so.
 DECODERS_KNOWN_TO_WORK = {"biogpt"}
 # Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless. Not to layers
@@ -65,38 +60,6 @@ def reference(source: str, model: PreTrainedModel) -> dict[str, str | None]:
     """Where pretrained weights came from: a Hub id with its revision, or a folder."""
     name = str(Path(source).resolve()) if Path(source).is_dir() else source
     return {"name": name, "revision": getattr(model.config, "_commit_hash", None)}
-
-
-def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
-    """The weights of image encoder and decoder as they came, by their names in our model.
-
-    Raises:
-        OSError: they are no longer where they came from.
-    """
-    vision, text = config.backbones["vision"], config.backbones["text"]
-    try:
-        vision_encoder = load_vision_encoder(vision["name"], config.vision_feature_select, vision["revision"])
-        language_model = load_language_model(text["name"], text["revision"])
-    except (OSError, ValueError) as error:
-        names = f"{vision['name']} and {text['name']}"
-        raise OSError(f"the checkpoint was saved without its backbones and needs {names}: {error}") from error
-    make_room(language_model, config.text_config.vocab_size)
-    parts = {"vision_encoder": vision_encoder, "language_model": language_model}
-    return {
-        f"{part}.{name}": weight
-        for part, model in parts.items()
-        for name, weight in model.state_dict().items()
-        if name not in model.all_tied_weights_keys  # they are those of another name
-    }
-
-
-def checkpoint_weights(name: str, subfolder: str = "", **hub) -> dict[str, Tensor]:
-    """All weights in the safetensors files of a Hub id or local folder."""
-    folder = name if Path(name).is_dir() else snapshot_download(name, allow_patterns="*.safetensors", **hub)
-    files = sorted(Path(folder, subfolder).glob("*.safetensors"))
-    if not files:
-        raise OSError(f"{name} holds no safetensors file")
-    return {key: weight for file in files for key, weight in load_file(file).items()}
 
 
 def image_features(encoder: PreTrainedModel, pixels: Tensor, layer: int, select: str) -> Tensor:

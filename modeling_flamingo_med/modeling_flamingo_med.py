@@ -1,23 +1,17 @@
 """FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
 
-import copy
-import inspect
-import os
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
-from transformers import GenerationConfig, GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
 
 from .backbones_flamingo_med import (
     DECODERS_THAT_DROP_KEYWORDS,
-    HUB_ARGUMENTS,
-    backbone_weights,
-    checkpoint_weights,
     find_decoder_layers,
     image_features,
     load_language_model,
@@ -37,8 +31,9 @@ from .cross_attention_flamingo_med import (
     packed_mask,
 )
 from .embeddings_flamingo_med import FlamingoMedNewTokens, FlamingoMedNewTokensHook
-from .layers_flamingo_med import FlamingoMedGate
+from .generation_flamingo_med import FlamingoMedGenerationMixin
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
+from .pretrained_flamingo_med import FlamingoMedPreTrainedModel
 
 
 @dataclass
@@ -70,80 +65,7 @@ class FlamingoMedOutput(ModelOutput):
     resampler_attentions: tuple[Tensor, ...] | None = None
 
 
-class FlamingoMedPreTrainedModel(PreTrainedModel):
-    """Weights: initialisation, loading and saving."""
-
-    config_class = FlamingoMedConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "text")
-    supports_gradient_checkpointing = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
-    _can_compile_fullgraph = True
-    _no_split_modules = ["FlamingoMedPerceiverLayer", "FlamingoMedGatedCrossAttention"]  # noqa: RUF012
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, FlamingoMedGate | FlamingoMedPerceiverResampler):
-            module.reset_parameters()
-
-    @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, *args, config: FlamingoMedConfig | None = None, **kwargs):
-        """As in `transformers`; what the configuration freezes is frozen in the loaded model too.
-
-        A checkpoint that was saved without its backbones gets their weights from where they came from.
-        """
-        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        if config is None:
-            known = inspect.signature(FlamingoMedConfig.__init__).parameters
-            settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
-            config = FlamingoMedConfig.from_pretrained(name, **hub, **settings)
-        wants_info = kwargs.pop("output_loading_info", False)
-        if config.backbones_saved:
-            model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
-        else:
-            kwargs["state_dict"] = backbone_weights(config) | checkpoint_weights(name, **hub)
-            config = copy.deepcopy(config)
-            config.backbones_saved = True
-            model, info = super().from_pretrained(None, *args, config=config, output_loading_info=True, **kwargs)
-            model.name_or_path = str(name)
-            with suppress(OSError):  # a checkpoint without one generates as the model does by default
-                model.generation_config = GenerationConfig.from_pretrained(name, **hub)
-        if any(key.startswith("new_tokens.") for key in info["unexpected_keys"]):
-            raise ValueError(f"{name} has learned its new tokens apart: load it with train_embeddings='new'")
-        if any(key.startswith("new_tokens.") for key in info["missing_keys"]):
-            model.new_tokens.begin_as(model.get_input_embeddings(), model.get_output_embeddings())
-        model.freeze()
-        return (model, info) if wants_info else model
-
-    def save_pretrained(
-        self, save_directory: str | os.PathLike, *args, save_backbones: bool = True, state_dict=None, **kwargs
-    ) -> None:
-        """As in `transformers`.
-
-        Args:
-            save_backbones: without, only what is ours or differs from the pretrained parts is written, and where those
-                came from; saving and `from_pretrained` then need them too.
-
-        Raises:
-            ValueError: a part that would not be saved began with random weights.
-        """
-        if save_backbones:
-            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
-            return
-        for part in ("vision", "text"):
-            if part not in self.config.backbones:
-                raise ValueError(f"the {part} part began with random weights; save it too: save_backbones=True")
-        ours = self.changed_weights(self.state_dict() if state_dict is None else state_dict)
-        self.config.backbones_saved = False
-        try:
-            super().save_pretrained(save_directory, *args, state_dict=ours, **kwargs)
-        finally:
-            self.config.backbones_saved = True
-
-
-class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, GenerationMixin):
+class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMedGenerationMixin):
     """Flamingo (Alayrac et al. 2022): answers questions about images.
 
     Args:
@@ -227,7 +149,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
             config: arguments of `FlamingoMedConfig`; at least the rest of `**processor.token_ids`.
 
         Returns:
-            A model whose checkpoint holds all weights: loading it needs neither `vision` nor `text`.
+            A model whose checkpoint needs neither `vision` nor `text`, unless it is saved without its backbones.
         """
         if isinstance(text, PretrainedConfig):
             ids = {name: config[name] for name in ("eos_token_id", "pad_token_id")}
@@ -257,24 +179,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if self.config.freeze_text:
             stay_without_dropout(self.language_model, mode)
         return self
-
-    def changed_weights(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The part of a state dict that cannot be had from the backbones: what is ours, and what differs from them."""
-        start = self.config.first_new_token_id
-        inputs, outputs = self.get_input_embeddings().weight, self.get_output_embeddings().weight
-        rows = {name for name, p in self.named_parameters(remove_duplicate=False) if p is inputs or p is outputs}
-
-        def differs(name: str, weight: Tensor, origin: Tensor) -> bool:
-            if name in rows and self.config.train_embeddings == "new":  # from `start` on they are never used
-                weight, origin = weight[:start], origin[:start]
-            return not torch.equal(weight.cpu(), origin.to(weight.dtype))
-
-        origins = backbone_weights(self.config)
-        return {
-            name: weight
-            for name, weight in state_dict.items()
-            if name not in origins or differs(name, weight, origins[name])
-        }
 
     def parameter_summary(self) -> str:
         """A table of how many parameters each part has, and how many of them learn or are frozen."""
@@ -445,8 +349,10 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         if labels is not None:
             next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
             # Which positions those are depends on the data, so a compiled graph takes all.
-            every = torch.compiler.is_compiling()
-            logits_to_keep = slice(None) if every else (next_labels != -100).any(0).nonzero().squeeze(1)
+            if torch.compiler.is_compiling():
+                logits_to_keep = torch.arange(labels.shape[1], device=labels.device)
+            else:
+                logits_to_keep = (next_labels != -100).any(0).nonzero().squeeze(1)
         num_items_in_batch = kwargs.pop("num_items_in_batch", None)
         num_classes_in_batch = kwargs.pop("num_classes_in_batch", None)
         return_dict = kwargs.pop("return_dict", True)
@@ -459,7 +365,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
                 position_ids=position_ids,
                 past_key_values=past_key_values,
                 use_cache=False if labels is not None else use_cache,
-                logits_to_keep=0 if isinstance(logits_to_keep, slice) else logits_to_keep,
+                logits_to_keep=logits_to_keep,
                 output_hidden_states=output_hidden_states or classifies,
                 **({} if self.drops_keywords else images),
                 **kwargs,
@@ -524,95 +430,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, Generation
         )
         return self.config.classification_loss_weight * loss
 
-    @torch.no_grad()
-    def generate(
-        self,
-        inputs: Tensor | None = None,
-        *,
-        pixel_values: Tensor | None = None,
-        frame_mask: Tensor | None = None,
-        image_features: Tensor | None = None,
-        image_latents: Tensor | None = None,
-        row_images: Tensor | None = None,
-        image_states: Tensor | None = None,
-        **kwargs,
-    ) -> Tensor | ModelOutput:
-        """As in `transformers`; images are encoded once, however many beams and tokens there are.
-
-        Prompts of different lengths are padded on the left.
-        """
-        if pixel_values is not None or image_features is not None:
-            image_latents = self.encode_images(pixel_values, frame_mask, image_features)
-        if image_latents is not None:
-            image_states = self.latents_to_states(image_latents, row_images)
-        if kwargs.get("assistant_model") is not None:
-            raise ValueError("an assistant would look at this model's images; use prompt_lookup_num_tokens instead")
-        input_ids = kwargs["input_ids"] if inputs is None else inputs
-        prompt_images = (input_ids == self.config.image_token_id).cumsum(-1)
-        check_images(prompt_images, image_states, self.config.resampler_num_latents)
-        return super().generate(inputs, image_states=image_states, prompt_images=prompt_images, **kwargs)
-
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:
-        """As in `transformers`, and how many images stand before each token.
-
-        Args:
-            prompt_images: (b t) of the prompt; what is generated after it sees the same images.
-        """
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        past = model_inputs.get("past_key_values")
-        start = 0 if past is None else int(past.get_seq_length())
-        stop = start + model_inputs["input_ids"].shape[1]
-        generated = prompt_images[:, -1:].expand(-1, max(stop - prompt_images.shape[1], 0))
-        model_inputs["image_index"] = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
-        return model_inputs
-
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """As in `transformers`; not where the new tokens are apart."""
         if self.config.train_embeddings == "new":
             raise ValueError("with train_embeddings='new' the vocabulary cannot be resized; start with all tokens")
         return super().resize_token_embeddings(*args, **kwargs)
-
-    @torch.no_grad()
-    def score_answers(self, candidates: Tensor, input_ids: Tensor, attention_mask: Tensor, **images: Tensor) -> Tensor:
-        """How likely each candidate answer is; the prompt is computed once, however many there are.
-
-        Args:
-            candidates: (s t) the same for all rows, or (b s t): token ids with `<EOC>` at the end, -100 on padding, as
-                `FlamingoMedProcessor.tokenize_answers` returns them.
-            input_ids, attention_mask: (b t) prompts, padded on the left.
-            images: pixel_values or what else `forward` takes in its place.
-
-        Returns:
-            (b s) log-likelihood of each candidate, the sum over its tokens; -inf where a row has fewer than s.
-
-        Raises:
-            ValueError: candidates for another number of rows, or prompts padded on the right.
-        """
-        b = len(input_ids)
-        if candidates.ndim == 2:
-            candidates = repeat(candidates, "s t -> b s t", b=b)
-        if candidates.ndim != 3 or len(candidates) != b:
-            raise ValueError(f"candidates must be (s t) or ({b} s t), got {tuple(candidates.shape)}")
-        if not attention_mask[:, -1].all():
-            raise ValueError("prompts must be padded on the left, as a processor without answers does")
-        s = candidates.shape[1]
-        prompt = self(input_ids, attention_mask, use_cache=True, logits_to_keep=1, **images)
-
-        candidates = rearrange(candidates, "b s t -> (b s) t")
-        known = candidates != -100
-        ids = candidates.masked_fill(~known, 0)
-        past = prompt.past_key_values
-        past.batch_repeat_interleave(s)
-        num_images = (input_ids == self.config.image_token_id).sum(-1)
-        answers = self(
-            ids,
-            torch.cat([attention_mask.repeat_interleave(s, 0), known.to(attention_mask.dtype)], dim=1),
-            image_states=prompt.image_states.repeat_interleave(s, 0),
-            image_index=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
-            past_key_values=past,
-            use_cache=True,
-        )
-        logits = torch.cat([prompt.logits.repeat_interleave(s, 0), answers.logits[:, :-1]], dim=1)
-        log_probs = logits.float().log_softmax(-1).gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-        scores = (log_probs * known).sum(-1).masked_fill(~known.any(-1), -torch.inf)
-        return rearrange(scores, "(b s) -> b s", s=s)

@@ -7,6 +7,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from processing.augmentation import Augmentation
+from processing.datasets import images_of
 from processing.errors import InputError
 from processing.features import ImageFeatures
 from processing.images import read_image
@@ -72,11 +73,11 @@ class FlamingoMedCollator:
 
     def pixels(self, rows: dict[str, dict]) -> dict[str, Tensor]:
         """Images of m studies, one of the rows about each, decoded and preprocessed."""
-        return self.processor.pixels([[tuple(map(read_image, study(row)))] for row in rows.values()])
+        return self.processor.pixels([[tuple(map(read_image, images_of(row)))] for row in rows.values()])
 
     def stored_features(self, rows: dict[str, dict]) -> dict[str, Tensor]:
         """What the image encoder made of the images of m studies."""
-        features = [torch.stack([self.features[image] for image in study(row)]) for row in rows.values()]
+        features = [torch.stack([self.features[image] for image in images_of(row)]) for row in rows.values()]
         counts = torch.tensor([len(frames) for frames in features])
         padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True).unsqueeze(1)
         if counts.max() == 1:
@@ -120,12 +121,7 @@ class FlamingoMedTrainingCollator(FlamingoMedCollator):
         def look(row: dict, image: dict) -> Image:
             return self.augmentation(read_image(image), seed=f"{self.seed}/{row['epoch']}/{row['image_id']}")
 
-        return self.processor.pixels([[tuple(look(row, image) for image in study(row))] for row in rows.values()])
-
-
-def study(row: dict) -> list[dict]:
-    """The image of a row and, of a study, its further views."""
-    return [row["image"], *row.get("more_images", ())]
+        return self.processor.pixels([[tuple(look(row, image) for image in images_of(row))] for row in rows.values()])
 
 
 def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:

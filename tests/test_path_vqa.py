@@ -1,38 +1,23 @@
 """PathVQA in its Hub schema: rows, and images that stay in their files."""
 
-import io
+from pathlib import Path
 
 import datasets
 import pytest
-from PIL import Image
 
 from processing.datasets import FEATURES, SPLITS, load_split
 from processing.errors import InputError
 from processing.images import read_image
-
-
-def image_bytes(shade):
-    buffer = io.BytesIO()
-    Image.new("RGB", (6, 4), (shade, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
+from tests.hub_copy import write_hub_copy
 
 
 @pytest.fixture
-def hub_copy(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    schema = datasets.Features(
-        {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
-    )
-    for number, split in enumerate(SPLITS):
-        columns = {
-            "image": [{"path": None, "bytes": image_bytes(shade)} for shade in (number, number, 100)],
-            "question": ["what is\tthis?", "is it a cell?", "is it?"],
-            "answer": ["squamous  cells", "yes", "No"],
-        }
-        path = tmp_path / "copy" / f"{split}-00000-of-00001.parquet"
-        path.parent.mkdir(exist_ok=True)
-        datasets.Dataset.from_dict(columns, features=schema).to_parquet(path)
-    return tmp_path / "copy"
+def hub_copy(tmp_path):
+    questions, answers = ("what is\tthis?", "is it a cell?", "is it?"), ("squamous  cells", "yes", "No")
+    splits = {
+        split: list(zip((number, number, 100), questions, answers, strict=True)) for number, split in enumerate(SPLITS)
+    }
+    return Path(write_hub_copy(tmp_path / "copy", splits))
 
 
 def test_rows(hub_copy):

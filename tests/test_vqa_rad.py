@@ -1,6 +1,5 @@
 """VQA-RAD: both layouts on a tiny imitation with every oddity, then the counts of the real files."""
 
-import io
 import json
 from collections import Counter
 
@@ -11,6 +10,7 @@ from PIL import Image
 from processing.datasets import FEATURES, SPLITS, load_split
 from processing.datasets import vqa_rad as module
 from processing.errors import InputError
+from tests.hub_copy import image_bytes, write_hub_copy
 
 
 def entry(qid, image, question, answer, link=None, **changes):
@@ -49,30 +49,11 @@ def official(tmp_path):
     return tmp_path
 
 
-def image_bytes(number):
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (number, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 @pytest.fixture
-def hub_copy(tmp_path, monkeypatch):
+def hub_copy(tmp_path):
     """A folder in the schema of the Hub repository: 10 train images with two questions each, one of them also test."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    schema = datasets.Features(
-        {"image": datasets.Image(), "question": datasets.Value("string"), "answer": datasets.Value("string")}
-    )
-    rows = [(number, f"question {number}?", answer) for number in range(10) for answer in ("Yes", "left \tlung ")]
-    (tmp_path / "copy" / "data").mkdir(parents=True)
-    for split, part in (("train", rows), ("test", [(9, "other?", "no"), (10, "which?", "both")])):
-        columns = {
-            "image": [{"path": None, "bytes": image_bytes(number)} for number, _, _ in part],
-            "question": [question for _, question, _ in part],
-            "answer": [answer for _, _, answer in part],
-        }
-        path = tmp_path / "copy" / "data" / f"{split}-00000-of-00001.parquet"
-        datasets.Dataset.from_dict(columns, features=schema).to_parquet(path)
-    return str(tmp_path / "copy")
+    train = [(number, f"question {number}?", answer) for number in range(10) for answer in ("Yes", "left \tlung ")]
+    return write_hub_copy(tmp_path / "copy", {"train": train, "test": [(9, "other?", "no"), (10, "which?", "both")]})
 
 
 def all_splits(data_dir, **options):
@@ -188,7 +169,7 @@ def test_broken_json(official, text):
 
 
 def test_broken_parquet(hub_copy, tmp_path):
-    (tmp_path / "copy" / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "copy" / "train-00000-of-00001.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InputError, match="does not load from the local folder"):
         load_split("vqa_rad", "train", hub_copy)
 

@@ -71,6 +71,11 @@ def load_split(name: str, split: str, data_dir: str | None = None, **options) ->
     return rows
 
 
+def images_of(row: dict) -> list[dict]:
+    """The image of a row and, of a study, its further views."""
+    return [row["image"], *row.get("more_images", ())]
+
+
 def fingerprint(rows: Dataset) -> str:
     """Hash of the rows' ids, images' names, questions and answers, wherever the files lie."""
     columns = ("id", "image_id", "question", "answers")

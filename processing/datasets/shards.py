@@ -18,8 +18,7 @@ import pyarrow.parquet
 from datasets import Dataset
 from tqdm import tqdm
 
-from processing.collator import study
-from processing.datasets import FEATURES
+from processing.datasets import FEATURES, images_of
 from processing.datasets.sharded import shard_name
 from processing.errors import InputError, run
 from processing.images import read_bytes
@@ -78,7 +77,7 @@ def write_shards(rows: Dataset, split: str, output_dir: str | Path, rows_per_sha
 
 def _with_bytes(row: dict) -> dict:
     """The row, with the content of its images' files, and of their paths the last part only."""
-    first, *more = ({"bytes": data, "path": Path(name).name} for data, name in map(read_bytes, study(row)))
+    first, *more = ({"bytes": data, "path": Path(name).name} for data, name in map(read_bytes, images_of(row)))
     return {**row, "image": first, "more_images": more}
 
 

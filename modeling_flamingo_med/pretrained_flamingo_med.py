@@ -1,0 +1,143 @@
+"""FlamingoMedPreTrainedModel: how weights begin, are saved and are loaded, with the backbones or without."""
+
+import copy
+import inspect
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+
+from .backbones_flamingo_med import load_language_model, load_vision_encoder, make_room
+from .configuration_flamingo_med import FlamingoMedConfig
+from .layers_flamingo_med import FlamingoMedGate
+from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
+
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+class FlamingoMedPreTrainedModel(PreTrainedModel):
+    """Weights: initialisation, loading and saving."""
+
+    config_class = FlamingoMedConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _no_split_modules = ["FlamingoMedPerceiverLayer", "FlamingoMedGatedCrossAttention"]  # noqa: RUF012
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FlamingoMedGate | FlamingoMedPerceiverResampler):
+            module.reset_parameters()
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike, *args, config: FlamingoMedConfig | None = None, **kwargs):
+        """As in `transformers`; what the configuration freezes is frozen in the loaded model too.
+
+        A checkpoint that was saved without its backbones gets their weights from where they came from.
+        """
+        hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
+        if config is None:
+            known = inspect.signature(FlamingoMedConfig.__init__).parameters
+            settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
+            config = FlamingoMedConfig.from_pretrained(name, **hub, **settings)
+        wants_info = kwargs.pop("output_loading_info", False)
+        if config.backbones_saved:
+            model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)
+        else:
+            kwargs["state_dict"] = backbone_weights(config) | checkpoint_weights(name, **hub)
+            config = copy.deepcopy(config)
+            config.backbones_saved = True
+            model, info = super().from_pretrained(None, *args, config=config, output_loading_info=True, **kwargs)
+            model.name_or_path = str(name)
+            with suppress(OSError):  # a checkpoint without one generates as the model does by default
+                model.generation_config = GenerationConfig.from_pretrained(name, **hub)
+        if any(key.startswith("new_tokens.") for key in info["unexpected_keys"]):
+            raise ValueError(f"{name} has learned its new tokens apart: load it with train_embeddings='new'")
+        if any(key.startswith("new_tokens.") for key in info["missing_keys"]):
+            model.new_tokens.begin_as(model.get_input_embeddings(), model.get_output_embeddings())
+        model.freeze()
+        return (model, info) if wants_info else model
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike, *args, save_backbones: bool = True, state_dict=None, **kwargs
+    ) -> None:
+        """As in `transformers`.
+
+        Args:
+            save_backbones: without, only what is ours or differs from the pretrained parts is written, and where those
+                came from; saving and `from_pretrained` then need them too.
+
+        Raises:
+            ValueError: a part that would not be saved began with random weights.
+        """
+        if save_backbones:
+            super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
+            return
+        for part in ("vision", "text"):
+            if part not in self.config.backbones:
+                raise ValueError(f"the {part} part began with random weights; save it too: save_backbones=True")
+        ours = self.changed_weights(self.state_dict() if state_dict is None else state_dict)
+        self.config.backbones_saved = False
+        try:
+            super().save_pretrained(save_directory, *args, state_dict=ours, **kwargs)
+        finally:
+            self.config.backbones_saved = True
+
+    def changed_weights(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The part of a state dict that cannot be had from the backbones: what is ours, and what differs from them."""
+        start = self.config.first_new_token_id
+        inputs, outputs = self.get_input_embeddings().weight, self.get_output_embeddings().weight
+        rows = {name for name, p in self.named_parameters(remove_duplicate=False) if p is inputs or p is outputs}
+
+        def differs(name: str, weight: Tensor, origin: Tensor) -> bool:
+            if name in rows and self.config.train_embeddings == "new":  # from `start` on they are never used
+                weight, origin = weight[:start], origin[:start]
+            return not torch.equal(weight.cpu(), origin.to(weight.dtype))
+
+        origins = backbone_weights(self.config)
+        return {
+            name: weight
+            for name, weight in state_dict.items()
+            if name not in origins or differs(name, weight, origins[name])
+        }
+
+
+def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
+    """The weights of image encoder and decoder as they came, by their names in our model.
+
+    Raises:
+        OSError: they are no longer where they came from.
+    """
+    vision, text = config.backbones["vision"], config.backbones["text"]
+    try:
+        vision_encoder = load_vision_encoder(vision["name"], config.vision_feature_select, vision["revision"])
+        language_model = load_language_model(text["name"], text["revision"])
+    except (OSError, ValueError) as error:
+        names = f"{vision['name']} and {text['name']}"
+        raise OSError(f"the checkpoint was saved without its backbones and needs {names}: {error}") from error
+    make_room(language_model, config.text_config.vocab_size)
+    parts = {"vision_encoder": vision_encoder, "language_model": language_model}
+    return {
+        f"{part}.{name}": weight
+        for part, model in parts.items()
+        for name, weight in model.state_dict().items()
+        if name not in model.all_tied_weights_keys  # they are those of another name
+    }
+
+
+def checkpoint_weights(name: str, subfolder: str = "", **hub) -> dict[str, Tensor]:
+    """All weights in the safetensors files of a Hub id or local folder."""
+    folder = name if Path(name).is_dir() else snapshot_download(name, allow_patterns="*.safetensors", **hub)
+    files = sorted(Path(folder, subfolder).glob("*.safetensors"))
+    if not files:
+        raise OSError(f"{name} holds no safetensors file")
+    return {key: weight for file in files for key, weight in load_file(file).items()}
