@@ -8,7 +8,6 @@ line overrides it, and --print_config shows the result. Stages chain: --init_fro
 in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from typing import get_type_hints
 
 import yaml
 from datasets import Dataset, IterableDataset
-from filelock import FileLock, Timeout
 from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, reserve, say_changes
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen, fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
@@ -125,6 +124,8 @@ def main() -> None:
             unseen = count_unseen(validation_rows, list(model.config.label2id))
             print(f"{model.config.num_labels} classes; {unseen} validation questions have one that train lacks")
         print(model.parameter_summary())
+        if checkpoint:
+            say_changes(training_args.output_dir, settings)
         meta = provenance()
         if not data_args.streaming:
             shared = overlap(train_rows, validation_rows, QUICK)
@@ -134,65 +135,19 @@ def main() -> None:
             print(f"overlap of train and validation: {meta['overlap']}")
         write_json(Path(training_args.output_dir, "run.json"), {**meta, "settings": settings})
     trainer.train(resume_from_checkpoint=checkpoint)
-    trainer.save_model()
+    with full_disk_named(training_args.output_dir):
+        trainer.save_model()
     if trainer.is_world_process_zero():
         # Written last, and at once: a folder with it holds a finished run.
         write_whole(Path(training_args.output_dir, "recipe.yaml"), as_yaml(settings))
+        print(Path(training_args.output_dir, "summary.md").read_text())
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
         lock.release()
-
-
-def reserve(args: FlamingoMedTrainingArguments) -> FileLock:
-    """Keep other runs out of the output folder until this one ends, however it ends."""
-    lock = FileLock(Path(args.output_dir, ".lock"))
-    if args.process_index == 0:
-        try:
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise InputError(
-                f"another process is training in {args.output_dir}; choose another --output_dir"
-            ) from None
-        except OSError as error:
-            raise InputError(f"the run cannot be written to {args.output_dir}: {error.strerror}") from None
-    return lock
 
 
 def as_yaml(settings: dict) -> str:
     """A recipe as it would be written by hand, in the order of its settings."""
     return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
-
-
-def find_checkpoint(args: FlamingoMedTrainingArguments) -> str | None:
-    """The checkpoint to go on from, if any; refuses a folder whose run would be lost."""
-    folder = Path(args.output_dir)
-    if (folder / "recipe.yaml").exists():
-        raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
-    checkpoints = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[-1]))
-    if checkpoints and not args.resume_from_checkpoint:
-        raise InputError(
-            f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
-            "choose another --output_dir, or remove it"
-        )
-    if isinstance(args.resume_from_checkpoint, str):
-        if not Path(args.resume_from_checkpoint).is_dir():
-            raise InputError(f"no checkpoint at {args.resume_from_checkpoint}")
-        return args.resume_from_checkpoint
-    for path in reversed(checkpoints):
-        if is_whole(path):
-            print(f"going on from {path}")
-            return str(path)
-        print(f"{path} is incomplete, skipped")
-    return None
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all was saved before the run was cut off; without the optimizer, resuming would go wrong in silence."""
-    try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
-        return False
-    return (checkpoint / "optimizer.pt").exists() and any(checkpoint.glob("rng_state*.pth"))
 
 
 def build_processor(args: ModelArguments, train_rows: Dataset | IterableDataset) -> FlamingoMedProcessor:

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import median
 
 import torch
@@ -27,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPVisionConfig, GPT2Config, set_seed
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from modeling_flamingo_med.sampler import ImageGroupedSampler
+from modeling_flamingo_med.sampler import ImageGroupedBatchSampler
 from processing.collator import pack
 from processing.errors import run
 from processing.files import write_json
@@ -55,6 +56,7 @@ class BenchmarkArguments:
     worker: str | None = field(default=None, metadata={"help": "(a process of the benchmark: its name)"})
 
 
+@cache
 def workload() -> tuple[list[Tensor], list[Tensor], list[int]]:
     """Prompts, answers with their end, and the image of each of the questions; the same for all."""
     generator = torch.Generator().manual_seed(0)
@@ -70,15 +72,19 @@ def workload() -> tuple[list[Tensor], list[Tensor], list[int]]:
     return prompts, answers, [row % IMAGES for row in range(QUESTIONS)]
 
 
-def batches(size: int, grouped: bool) -> Iterator[list[int]]:
+def batches(size: int, grouped: bool, packed: bool) -> Iterator[list[int]]:
     """Row numbers of batches, epoch after epoch, in the order of our sampler or shuffled."""
-    images = workload()[2]
-    sampler = ImageGroupedSampler(images)
+    prompts, answers, images = workload()
+    lengths = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
+    sampler = ImageGroupedBatchSampler(images, batch_size=size, lengths=None if packed else lengths)
     generator = torch.Generator().manual_seed(0)
     while True:
-        order = [row for row, _ in sampler] if grouped else torch.randperm(QUESTIONS, generator=generator).tolist()
-        sampler.set_epoch(sampler.epoch + 1)
-        yield from (order[start : start + size] for start in range(0, QUESTIONS, size))
+        if grouped:
+            yield from ([row for row, _ in batch] for batch in sampler)
+            sampler.set_epoch(sampler.epoch + 1)
+        else:
+            order = torch.randperm(QUESTIONS, generator=generator).tolist()
+            yield from (order[start : start + size] for start in range(0, QUESTIONS, size))
 
 
 def padded(rows: list[int]) -> dict[str, Tensor]:
@@ -215,7 +221,7 @@ def work(name: str, size: int) -> None:
     build = {"idefics": idefics, "flamingo-pytorch": flamingo_pytorch}.get(name, ours)
     model, loss_of = build(**options)
     optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-5, fused=build is ours)
-    rows = batches(size, grouped=build is ours and options.get("grouped", True))
+    rows = batches(size, build is ours and options.get("grouped", True), options.get("packed", True))
 
     def step() -> float:
         chosen = next(rows)

@@ -386,7 +386,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
             class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
         if class_labels is not None:
-            class_loss = self._class_loss(class_logits, class_labels, num_classes_in_batch)
+            class_loss = self.class_loss(class_logits, class_labels, num_classes_in_batch)
             loss = class_loss if loss is None else loss + class_loss
         output = FlamingoMedOutput(
             loss=loss,
@@ -418,7 +418,10 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             image = image[places[0], (image_index[places] - 1).clamp(min=0)]
         return self.classifier(states[places], image)
 
-    def _class_loss(self, logits: Tensor | None, class_labels: Tensor, num_classes_in_batch: Tensor | None) -> Tensor:
+    def class_loss(
+        self, logits: Tensor | None, class_labels: Tensor, num_classes_in_batch: int | Tensor | None
+    ) -> Tensor:
+        """The weighted loss of the classes, see `classification_loss`."""
         if logits is None:
             raise ValueError("class_labels need a model with a head (num_labels) and the images' pixels or latents")
         loss = classification_loss(

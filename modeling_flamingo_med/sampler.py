@@ -2,15 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import count
+from itertools import count, pairwise
 
 import datasets
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
+STEPS_SORTED = 50
+
 
 class EpochRows(Dataset):
-    """The rows that `ImageGroupedSampler` asks for, with the column epoch, on which their augmentation depends.
+    """The rows that `ImageGroupedBatchSampler` asks for, with the column epoch, on which their augmentation depends.
 
     (The sampler, not the rows, knows the epoch: it runs in one process, whatever the number of workers.)
 
@@ -29,38 +31,75 @@ class EpochRows(Dataset):
         return {**self.rows[row], "epoch": epoch}
 
 
-class ImageGroupedSampler(Sampler[tuple[int, int]]):
-    """Every row once an epoch: images in random order, and the rows of each in random order.
+class ImageGroupedBatchSampler(Sampler[list[tuple[int, int]]]):
+    """Batches of (row, epoch): every row once an epoch, images in random order, and the rows of each in random order.
 
-    So questions about one image follow each other, and a batch encodes the image once. Yields (row, epoch).
+    So questions about one image stand together, and a batch encodes the image once. Several processes divide each step
+    among them, whatever its size: together they take the steps that one process would take with batches of that size.
+    (accelerate's own division would repeat rows to fill up the last step of an epoch.)
 
     Args:
         image_ids: the image of each row.
+        batch_size: rows of a step and process; the last step of an epoch has fewer.
         seed: with the epoch, what the order depends on.
+        lengths: of the rows, in any unit, for batches that are padded: images whose rows are of similar length then
+            come together.
+        process_index, num_processes: which share of each step is yielded.
+        drop_last: leave the last step out where it is smaller.
     """
 
-    def __init__(self, image_ids: Sequence[str], seed: int = 0):
+    def __init__(
+        self,
+        image_ids: Sequence[str],
+        *,
+        batch_size: int,
+        seed: int = 0,
+        lengths: Sequence[int] | None = None,
+        process_index: int = 0,
+        num_processes: int = 1,
+        drop_last: bool = False,
+    ):
         self.seed = seed
         self.epoch = 0
-        self.rows_of: dict[str, list[int]] = defaultdict(list)
+        self.step_size = batch_size * num_processes
+        self.lengths = lengths
+        self.process_index = process_index
+        self.num_processes = num_processes
+        groups: dict[str, list[int]] = defaultdict(list)
         for row, image_id in enumerate(image_ids):
-            self.rows_of[image_id].append(row)
-        self.num_rows = len(image_ids)
+            groups[image_id].append(row)
+        self.groups = list(groups.values())
+        whole, rest = divmod(len(image_ids), self.step_size)
+        # So few rows that a process would have none are added to the step before.
+        self.num_steps = whole + (not drop_last and (rest >= num_processes or whole == 0))
+        self.num_rows = whole * self.step_size if drop_last else len(image_ids)
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the data loader before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.num_rows
+        return self.num_steps
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)  # no epoch twice
-        groups = list(self.rows_of.values())
-        for group in torch.randperm(len(groups), generator=generator).tolist():
-            rows = groups[group]
-            for row in torch.randperm(len(rows), generator=generator).tolist():
-                yield rows[row], self.epoch
+        rows = self._order(generator)[: self.num_rows]
+        bounds = [*range(0, self.num_steps * self.step_size, self.step_size), self.num_rows]
+        steps = [rows[start:end] for start, end in pairwise(bounds)]
+        if self.lengths is not None:  # not the short ones first
+            steps = [steps[i] for i in torch.randperm(len(steps), generator=generator).tolist()]
+        for step in steps:
+            start, end = (len(step) * i // self.num_processes for i in (self.process_index, self.process_index + 1))
+            yield [(row, self.epoch) for row in step[start:end]]
+
+    def _order(self, generator: torch.Generator) -> list[int]:
+        """All rows, those of an image together."""
+        groups = [self.groups[i] for i in torch.randperm(len(self.groups), generator=generator).tolist()]
+        if self.lengths is not None:  # sorted within some steps only, so that the order stays random
+            window = max(1, STEPS_SORTED * self.step_size * len(groups) // sum(map(len, groups)))
+            windows = [groups[start : start + window] for start in range(0, len(groups), window)]
+            groups = [g for some in windows for g in sorted(some, key=lambda g: max(self.lengths[row] for row in g))]
+        return [rows[i] for rows in groups for i in torch.randperm(len(rows), generator=generator).tolist()]
 
 
 class EndlessRows(IterableDataset):

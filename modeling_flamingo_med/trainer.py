@@ -1,16 +1,20 @@
 """FlamingoMedTrainer: a `transformers.Trainer` that evaluates by answering questions."""
 
+import shutil
 from dataclasses import dataclass, field
+from math import isnan
 from pathlib import Path
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from processing.answering import Answer, answer_questions
 from processing.augmentation import Augmentation
@@ -21,9 +25,12 @@ from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import build_arguments
 from processing.scoring.exact_match import exact_match
+from processing.scoring.intervals import clustered_bootstrap
 
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .sampler import EndlessRows, EpochRows, ImageGroupedSampler
+from .run_folder import full_disk_named
+from .run_report import RunReport
+from .sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
 
 
 @dataclass
@@ -130,6 +137,7 @@ class FlamingoMedTrainer(Trainer):
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.pop_callback(ProgressCallback):
             self.add_callback(_Progress)
+        self.add_callback(RunReport)
         self.features = None
         learns = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (learns or streams) and augmentation == Augmentation():
@@ -149,7 +157,6 @@ class FlamingoMedTrainer(Trainer):
         """Batches of training rows, each with its epoch, from a collator of their own: `data_collator` evaluates."""
         rows, args = self.train_dataset, self.args
         settings = {
-            "batch_size": self._train_batch_size,
             "collate_fn": self.training_collator,
             "num_workers": args.dataloader_num_workers,
             "pin_memory": args.dataloader_pin_memory,
@@ -157,17 +164,18 @@ class FlamingoMedTrainer(Trainer):
             "prefetch_factor": args.dataloader_prefetch_factor,
         }
         if isinstance(rows, IterableDataset):
-            # Not prepared by accelerate, which would split it a second time.
             rows = split_dataset_by_node(rows, args.process_index, args.world_size)
             if args.dataloader_num_workers > rows.num_shards:
                 raise InputError(
                     f"{args.dataloader_num_workers} workers, but only {rows.num_shards} shards for a process to give "
                     "them; lower --dataloader_num_workers"
                 )
-            return DataLoader(EndlessRows(rows, args.seed, args.shuffle_buffer), **settings)
-        sampler = ImageGroupedSampler(rows["image_id"], seed=args.seed)
-        loader = DataLoader(EpochRows(rows), sampler=sampler, drop_last=args.dataloader_drop_last, **settings)
-        return self.accelerator.prepare(loader)
+            rows = EndlessRows(rows, args.seed, args.shuffle_buffer)
+            return DataLoader(rows, batch_size=self._train_batch_size, **settings)
+        sampler = self.sampler(rows, self._train_batch_size, not args.packing, args.dataloader_drop_last)
+        loader = DataLoader(EpochRows(rows), batch_sampler=sampler, **settings)
+        # Both kinds are this process's share already: accelerate is not to divide them again, but to count epochs.
+        return prepare_data_loader(loader, num_processes=1, process_index=0)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """As in `transformers`: no decay on norms and biases; none on gates and resampler either."""
@@ -209,6 +217,16 @@ class FlamingoMedTrainer(Trainer):
                 batch["num_classes_in_batch"] = known
         return batches, num_items_in_batch
 
+    def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
+        """As in `transformers`; where the disk is full, nothing of it stays."""
+        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        try:
+            with full_disk_named(folder):
+                super()._save_checkpoint(model, trial)
+        except InputError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # a pickle of the arguments, which nobody should load; the recipe says the same
@@ -217,28 +235,90 @@ class FlamingoMedTrainer(Trainer):
     def evaluation_loop(
         self, dataloader: DataLoader, *args, metric_key_prefix: str = "eval", **kwargs
     ) -> EvalLoopOutput:
-        """As in `transformers`, and exact match of the generated answers, per answer type."""
-        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        """Loss, accuracy of the head, exact match of the generated answers per answer type, and in all with its 95 %
+        interval. Every row counts once, whatever the batches and the processes."""
         rows = dataloader.dataset
+        metrics = self.losses(rows)
         hits = [exact_match(a.text, row["answers"]) for a, row in zip(self.answer(rows), rows, strict=True)]
         for subset in ("closed", "open"):
             of_subset = [hit for hit, kind in zip(hits, rows["answer_type"], strict=True) if kind == subset]
             if of_subset:
-                output.metrics[f"{metric_key_prefix}_exact_match_{subset}"] = sum(of_subset) / len(of_subset)
-        output.metrics[f"{metric_key_prefix}_exact_match"] = sum(hits) / len(hits)
-        return output
+                metrics[f"exact_match_{subset}"] = sum(of_subset) / len(of_subset)
+        metrics["exact_match"] = sum(hits) / len(hits)
+        low, high = clustered_bootstrap(hits, rows["image_id"])
+        if not isnan(low):
+            metrics |= {"exact_match_low": low, "exact_match_high": high}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
+
+    @torch.no_grad()
+    def losses(self, rows: Dataset) -> dict[str, float]:
+        """Mean loss of all labelled tokens; where there is a head, plus that of all known classes, and its accuracy."""
+        model = self.accelerator.unwrap_model(self.model)
+        was_training = model.training
+        model.eval()
+        totals = torch.zeros(5, dtype=torch.float64)  # of tokens: loss, number; of classes: loss, hits, number
+        for batch in tqdm(self.batches(rows), desc="validation loss", leave=False, disable=not self.shows_progress):
+            batch = self._prepare_inputs(batch)
+            class_labels = batch.pop("class_labels", None)
+            with self.compute_loss_context_manager():
+                outputs = model(**batch, num_items_in_batch=1)
+            totals[:2] += torch.stack([outputs.loss, (batch["labels"][:, 1:] != -100).sum()]).double().cpu()
+            if class_labels is not None:
+                logits, known = outputs.class_logits, class_labels >= 0
+                chosen = logits.argmax(-1) if logits.ndim > class_labels.ndim else logits > 0
+                hits = (chosen == class_labels) & known
+                loss = model.class_loss(logits, class_labels, num_classes_in_batch=1)
+                totals[2:] += torch.stack([loss, hits.sum(), known.sum()]).double().cpu()
+        model.train(was_training)
+        totals = self.accelerator.reduce(totals.to(self.args.device), "sum").tolist()
+        metrics = {"loss": totals[0] / totals[1]}
+        if totals[4]:
+            metrics = {"loss": metrics["loss"] + totals[2] / totals[4], "class_accuracy": totals[3] / totals[4]}
+        return metrics
+
+    def batches(self, rows: Dataset) -> DataLoader:
+        """This process's share of a data set in batches for evaluation, as many as of the other processes."""
+        return DataLoader(
+            EpochRows(rows),
+            batch_sampler=self.sampler(rows, self.args.per_device_eval_batch_size, padded=True),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+        )
+
+    def sampler(
+        self, rows: Dataset, batch_size: int, padded: bool, drop_last: bool = False
+    ) -> ImageGroupedBatchSampler:
+        """This process's share of the batches."""
+        if len(rows) < self.args.world_size:
+            raise InputError(f"{len(rows)} questions for {self.args.world_size} processes; use fewer of them")
+        lengths = [len(q) + len(a) for q, a in zip(rows["question"], rows["answer"], strict=True)]
+        return ImageGroupedBatchSampler(
+            rows["image_id"],
+            batch_size=batch_size,
+            seed=self.args.seed,
+            lengths=lengths if padded else None,
+            process_index=self.args.process_index,
+            num_processes=self.args.world_size,
+            drop_last=drop_last,
+        )
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether this process is the one with progress bars."""
+        return self.is_world_process_zero() and not self.args.disable_tqdm
 
     def answer(self, rows: Dataset) -> list[Answer]:
-        """Answers to all rows, in their order; each process answers its share."""
-        batch_size = self.args.per_device_eval_batch_size
-        with self.accelerator.split_between_processes(list(range(len(rows)))) as share:
-            model = self.accelerator.unwrap_model(self.model)
-            mine = answer_questions(
-                model,
+        """Answers to all rows, in their order; each process answers its share, which is of equal size."""
+        indices = list(range(len(rows)))
+        with self.accelerator.split_between_processes(indices, apply_padding=True) as share:
+            answers = answer_questions(
+                self.accelerator.unwrap_model(self.model),
                 self.processing_class,
                 rows.select(share),
-                batch_size=batch_size,
+                batch_size=self.args.per_device_eval_batch_size,
                 features=self.features,
-                description=None if self.args.disable_tqdm or not self.is_world_process_zero() else "answering",
+                description="answering" if self.shows_progress else None,
             )
-        return gather_object(mine)
+        answers = dict(gather_object(list(zip(share, answers, strict=True))))
+        return [answers[i] for i in indices]

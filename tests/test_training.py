@@ -2,13 +2,13 @@
 
 import json
 from collections import Counter
-from itertools import pairwise
+from itertools import chain
 
 import pytest
 import torch
 
 from modeling_flamingo_med.classification_flamingo_med import classification_loss
-from modeling_flamingo_med.sampler import ImageGroupedSampler
+from modeling_flamingo_med.sampler import ImageGroupedBatchSampler
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
 from processing.datasets import class_names, count_unseen, load_split
@@ -82,21 +82,57 @@ def test_loss_does_not_depend_on_accumulation(make_model, processor, phantom, tm
         assert other == pytest.approx(losses[0], abs=2e-3)
 
 
-def test_sampler_covers_every_row_once_with_images_together():
+@pytest.mark.parametrize("lengths", [None, [len(str(i)) for i in range(50)]])
+def test_sampler_covers_every_row_once_with_images_together(lengths):
     image_ids = [f"image-{i % 7}" for i in range(50)]
-    sampler = ImageGroupedSampler(image_ids, seed=1)
+    sampler = ImageGroupedBatchSampler(image_ids, batch_size=10, seed=1, lengths=lengths)
     orders = []
     for epoch in range(3):
         sampler.set_epoch(epoch)
-        order, epochs = zip(*sampler, strict=True)
-        assert set(epochs) == {epoch}
-        assert sorted(order) == list(range(50)) and len(sampler) == 50
-        runs = Counter(image_ids[a] != image_ids[b] for a, b in pairwise(order))
-        assert runs[True] == 6  # seven images, six changes
+        batches = list(sampler)
+        order, epochs = zip(*chain(*batches), strict=True)
+        assert len(batches) == len(sampler) == 5 and set(epochs) == {epoch}
+        assert sorted(order) == list(range(50))
+        within = [Counter(image_ids[row] for row, _ in batch) for batch in batches]
+        assert sum(map(len, within)) <= 7 + 4  # seven images, of which four end in another batch than they begin in
         orders.append(order)
     assert orders[0] != orders[1] != orders[2]
     sampler.set_epoch(0)
-    assert tuple(row for row, _ in sampler) == orders[0]
+    assert tuple(row for batch in sampler for row, _ in batch) == orders[0]
+
+
+@pytest.mark.parametrize("num_rows", [3, 24, 25, 27, 29])
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+def test_processes_share_the_steps_of_one(num_rows, num_processes):
+    """No row is left out or repeated, and each step has the rows that one process would have in it."""
+    image_ids = [str(i // 4) for i in range(num_rows)]
+    whole = list(ImageGroupedBatchSampler(image_ids, batch_size=12))
+    shares = [
+        list(
+            ImageGroupedBatchSampler(
+                image_ids, batch_size=12 // num_processes, process_index=i, num_processes=num_processes
+            )
+        )
+        for i in range(num_processes)
+    ]
+    steps = [list(chain(*parts)) for parts in zip(*shares, strict=True)]
+    assert all(part for share in shares for part in share)
+    assert list(chain(*steps)) == list(chain(*whole))
+    if num_rows % 12 == 0 or num_rows % 12 >= num_processes:
+        assert steps == whole
+
+
+def test_similar_lengths_come_together():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 100, (1000,), generator=generator).tolist()
+    image_ids = [str(row // 2) for row in range(1000)]
+
+    def padding(**options) -> float:
+        batches = ImageGroupedBatchSampler(image_ids, batch_size=10, **options)
+        padded = sum(len(batch) * max(lengths[row] for row, _ in batch) for batch in batches)
+        return padded / sum(lengths)
+
+    assert padding(lengths=lengths) < 1.5 < 1.7 < padding()
 
 
 @pytest.mark.parametrize("problem_type", ["single_label_classification", "multi_label_classification"])

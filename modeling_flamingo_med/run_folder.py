@@ -1,0 +1,122 @@
+"""The folder of a run: who may write to it, which checkpoint a run goes on from, what a full disk gets one."""
+
+import errno
+import json
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from transformers import TrainingArguments
+
+from processing.errors import InputError
+
+
+def reserve(args: TrainingArguments) -> FileLock:
+    """Keep other runs out of the output folder until this one ends, however it ends."""
+    lock = FileLock(Path(args.output_dir, ".lock"))
+    if args.process_index == 0:
+        try:
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(
+                f"another process is training in {args.output_dir}; choose another --output_dir"
+            ) from None
+        except OSError as error:
+            raise InputError(f"the run cannot be written to {args.output_dir}: {error.strerror}") from None
+    return lock
+
+
+def find_checkpoint(args: TrainingArguments) -> str | None:
+    """The checkpoint to go on from, if any; refuses a folder whose run would be lost.
+
+    Raises:
+        InputError: a finished run; an unfinished one without `resume_from_checkpoint`; a checkpoint that was named but
+            is not there or not whole.
+    """
+    folder = Path(args.output_dir)
+    if (folder / "recipe.yaml").exists():
+        raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
+    checkpoints = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[-1]))
+    if checkpoints and not args.resume_from_checkpoint:
+        raise InputError(
+            f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
+            "choose another --output_dir, or remove it"
+        )
+    if isinstance(args.resume_from_checkpoint, str):
+        if not Path(args.resume_from_checkpoint).is_dir():
+            raise InputError(f"no checkpoint at {args.resume_from_checkpoint}")
+        if fault := damage(Path(args.resume_from_checkpoint), args.world_size):
+            raise InputError(f"{args.resume_from_checkpoint} is incomplete ({fault}); choose an earlier one")
+        return args.resume_from_checkpoint
+    for path in reversed(checkpoints):
+        fault = damage(path, args.world_size)
+        if fault is None:
+            print(f"going on from {path}")
+            return str(path)
+        print(f"{path} is incomplete ({fault}), skipped")
+    return None
+
+
+def damage(checkpoint: Path, world_size: int = 1) -> str | None:
+    """What is wrong with a checkpoint: a file that is missing or cut off. None where nothing is.
+
+    `transformers` itself goes on without optimizer or random state, in silence, and then to other weights.
+
+    Args:
+        checkpoint: its folder.
+        world_size: number of processes, each of which has a random state of its own.
+    """
+    of_processes = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{i}.pth" for i in range(world_size)]
+    for name in ("trainer_state.json", "scheduler.pt", *of_processes):
+        if not (checkpoint / name).is_file():
+            return f"no {name}"
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except ValueError:
+        return "damaged trainer_state.json"
+    for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"), *checkpoint.glob("*.bin")]):
+        if not zipfile.is_zipfile(path):  # torch writes zip files, whose list of contents stands at the end
+            return f"damaged {path.name}"
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            safe_open(path, "pt")
+        except SafetensorError:
+            return f"damaged {path.name}"
+    for kind, pattern in {"weights": "*.safetensors", "optimizer": "optimizer.*"}.items():
+        if not any(checkpoint.glob(pattern)):
+            return f"no {kind}"
+    return None
+
+
+def say_changes(folder: str, settings: dict) -> None:
+    """Print which settings of a run that goes on differ from those that it began with."""
+    path = Path(folder, "run.json")
+    before = json.loads(path.read_text())["settings"] if path.is_file() else settings
+    now = json.loads(json.dumps(settings))  # as they were written
+    for name in sorted({*before, *now} - {"resume_from_checkpoint"}):
+        if before.get(name) != now.get(name):
+            print(f"{name} was {before.get(name, 'not set')} and is now {now.get(name, 'not set')}")
+
+
+@contextmanager
+def full_disk_named(folder: str | Path) -> Iterator[None]:
+    """Say in one sentence that the disk is full where `folder` was to be written.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors and torch's writer of zip files (inline_container) have errors of their own.
+        if not (full or "os error 28" in str(error) or "inline_container" in str(error)):
+            raise
+        raise InputError(
+            f"the disk is full: {folder} could not be written; make room, and go on from the last checkpoint with "
+            "--resume_from_checkpoint true"
+        ) from None
