@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 
+class FlamingoMedKeysValues(nn.Linear):
+    """A linear layer of its own class, since it works on images before the layer that it belongs to does on text: FSDP
+    has to find its weights by themselves."""
+
+
 class FlamingoMedAttention(nn.Module):
     """Multi-head attention from queries (b q d) to the keys and values of something else, without biases."""
 
@@ -19,7 +24,7 @@ class FlamingoMedAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.to_q = nn.Linear(query_width, num_heads * head_dim, bias=False)
-        self.to_kv = nn.Linear(media_width, 2 * num_heads * head_dim, bias=False)
+        self.to_kv = FlamingoMedKeysValues(media_width, 2 * num_heads * head_dim, bias=False)
         self.to_out = nn.Linear(num_heads * head_dim, query_width, bias=False)
 
     def keys_values(self, media: Tensor) -> Tensor:

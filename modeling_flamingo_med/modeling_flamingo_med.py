@@ -129,6 +129,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
                 num_labels=config.num_labels,
                 dropout=config.classification_dropout,
             )
+        self._no_split_modules = [*self._no_split_modules, type(self.vision_encoder).__name__]
         self.post_init()
         # Tied weights stand once in a checkpoint; `Trainer` would warn that the other name is missing.
         self._keys_to_ignore_on_save = set(self.all_tied_weights_keys)

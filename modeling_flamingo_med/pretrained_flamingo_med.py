@@ -30,7 +30,13 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _no_split_modules = ["FlamingoMedPerceiverLayer", "FlamingoMedGatedCrossAttention"]  # noqa: RUF012
+    # Modules that stay on one device, and whose weights FSDP gathers together. What works outside of `forward`, on the
+    # images before generation, has to be one of them.
+    _no_split_modules = [  # noqa: RUF012
+        "FlamingoMedPerceiverResampler",
+        "FlamingoMedGatedCrossAttention",
+        "FlamingoMedKeysValues",
+    ]
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
@@ -27,6 +28,7 @@ from processing.recipe import build_arguments
 from processing.scoring.exact_match import exact_match
 from processing.scoring.intervals import clustered_bootstrap
 
+from .layers_flamingo_med import FlamingoMedGate
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from .run_folder import full_disk_named
 from .run_report import RunReport
@@ -133,6 +135,8 @@ class FlamingoMedTrainer(Trainer):
             eval_dataset=eval_dataset,
             **kwargs,
         )
+        if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
+            raise InputError("FSDP has to save whole weights: set fsdp_state_dict_type to FULL_STATE_DICT")
         if args.early_stopping_patience is not None:
             self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
         if self.pop_callback(ProgressCallback):
@@ -189,8 +193,8 @@ class FlamingoMedTrainer(Trainer):
         """As in `transformers`, with how far the gates are open: tanh(α) of each layer."""
         if "loss" in logs:
             for i, layer in enumerate(self.accelerator.unwrap_model(self.model).cross_attn):
-                logs[f"gate_attn_{i}"] = layer.attn_gate.alpha.tanh().item()
-                logs[f"gate_ff_{i}"] = layer.ff_gate.alpha.tanh().item()
+                logs[f"gate_attn_{i}"] = opening(layer.attn_gate)
+                logs[f"gate_ff_{i}"] = opening(layer.ff_gate)
         super().log(logs, *args, **kwargs)
 
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
@@ -253,7 +257,7 @@ class FlamingoMedTrainer(Trainer):
 
     @torch.no_grad()
     def losses(self, rows: Dataset) -> dict[str, float]:
-        """Mean loss of all labelled tokens; where there is a head, plus that of all known classes, and its accuracy."""
+        """Mean loss of all labelled tokens; where there is a head, plus that of all known classes; its accuracy."""
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
@@ -322,3 +326,9 @@ class FlamingoMedTrainer(Trainer):
             )
         answers = dict(gather_object(list(zip(share, answers, strict=True))))
         return [answers[i] for i in indices]
+
+
+def opening(gate: FlamingoMedGate) -> float:
+    """tanh(α) of a gate, also where FSDP has split the weights over several processes."""
+    alpha = gate.alpha.detach()
+    return (alpha.full_tensor() if isinstance(alpha, DTensor) else alpha).tanh().item()

@@ -1,4 +1,4 @@
-"""Script: FSDP2 in two processes: loss, gradients and answers of a model whose weights are split over both are its own.
+"""Script: FSDP2 in two processes: loss, gradients and answers of a model are its own when its weights are split.
 
     torchrun --nproc_per_node 2 -m tests.sharded_model
 
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import set_seed
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.trainer import opening
 from tests.conftest import SMALL, TEXT, VISION
 
 IDS = {"vocab_size": 96, "image_token_id": 90, "eoq_token_id": 91, "eos_token_id": 92, "pad_token_id": 93}
@@ -52,6 +53,7 @@ def main() -> None:
     # The processes need a different number of tokens, and yet have to take their steps together.
     lengths = {"max_new_tokens": 3 + 3 * dist.get_rank(), "do_sample": False}
     assert torch.equal(sharded.generate(**batch, **lengths), whole.generate(**batch, **lengths))
+    assert opening(sharded.cross_attn[0].attn_gate) == opening(whole.cross_attn[0].attn_gate)
     print(f"process {dist.get_rank()}: {compared} gradients and the answers agree; split: {sorted(names)}", flush=True)
     dist.destroy_process_group()
 

@@ -1,8 +1,11 @@
 """Training: it learns, it is deterministic, every row counts once an epoch."""
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -205,3 +208,11 @@ def test_a_loss_that_is_no_number_names_its_rows(make_model, processor, phantom,
         train(model, processor, phantom, tmp_path)
     written = json.loads((tmp_path / "not_finite-0.json").read_text())
     assert len(written["row_ids"]) == 8 and set(written["row_ids"]) <= set(phantom["id"])
+
+
+@pytest.mark.slow
+def test_weights_split_over_two_processes():
+    """FSDP2, see `tests/sharded_model.py`."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.sharded_model"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert "process 0: 49 gradients" in done.stdout and "process 1: 49 gradients" in done.stdout, done.stderr[-2000:]
