@@ -4,8 +4,9 @@
     accelerate launch train.py recipes/vqa_rad.yaml --data_dir data/vqa_rad --learning_rate 3e-5 --data.seed 1
 
 A recipe is a YAML file of the arguments below and of any argument of `transformers.TrainingArguments`; the command
-line overrides it, and --print_config shows the result. Stages chain: --init_from runs/mimic_cxr. The best model ends
-in output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
+line overrides it, and --print_config shows the result. --estimate_memory 64 tells what a device needs for a step of
+questions of 64 tokens, without data or weights. Stages chain: --init_from runs/mimic_cxr. The best model ends in
+output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
 """
 
 import sys
@@ -20,6 +21,8 @@ from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, PretrainedConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.backbones_flamingo_med import part_config
+from modeling_flamingo_med.memory import estimate_memory, format_memory
 from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, reserve, say_changes
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen, fingerprint
@@ -95,7 +98,13 @@ def main() -> None:
         build_arguments(settings, *kinds)  # with its mistakes told
         print(as_yaml(settings), end="")
         return
+    tokens = settings.pop("estimate_memory", None)
+    if tokens is not None:
+        settings["use_cpu"] = True  # of whatever GPUs the recipe is for, none is needed
     data_args, model_args, training_args = build_arguments(settings, *kinds)
+    if tokens is not None:
+        print(memory_table(model_args, training_args, tokens))
+        return
     checkpoint = find_checkpoint(training_args)
     lock = reserve(training_args)
 
@@ -143,6 +152,24 @@ def main() -> None:
         print(Path(training_args.output_dir, "summary.md").read_text())
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
         lock.release()
+
+
+def memory_table(args: ModelArguments, training_args: FlamingoMedTrainingArguments, tokens: int) -> str:
+    """What `--estimate_memory` prints; a head, which is small, is left out."""
+    if not isinstance(tokens, int) or tokens < 2:
+        raise InputError(f"--estimate_memory needs the tokens of a question with its answer, such as 64, not {tokens}")
+    with mistakes_named():
+        vision, text = part_config(args.vision, "vision_config"), part_config(args.text, "text_config")
+    estimate = estimate_memory(
+        vision,
+        text,
+        training_args,
+        tokens=tokens,
+        vocab_size=args.tokenizer["vocab_size"] if isinstance(args.tokenizer, dict) else text.vocab_size,
+        image_size=args.image_size or vision.image_size,
+        **{name: value for name, value in args.model.items() if name != "problem_type"},
+    )
+    return format_memory(estimate, training_args, tokens)
 
 
 def as_yaml(settings: dict) -> str:

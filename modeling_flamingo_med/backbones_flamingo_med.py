@@ -26,17 +26,18 @@ def load_vision_encoder(source: str | PretrainedConfig, select: str, revision: s
         select: see `FlamingoMedConfig.vision_feature_select`; "pooled" needs CLIP's projection too.
         revision: of the Hub id.
     """
-    config = _config_of(source, "vision_config", revision)
+    config = part_config(source, "vision_config", revision)
     projects = select == "pooled" and config.model_type == "clip_vision_model"
     return _load(CLIPVisionModelWithProjection if projects else AutoModel, source, config, revision)
 
 
 def load_language_model(source: str | PretrainedConfig, revision: str | None = None) -> PreTrainedModel:
     """A causal LM from a Hub id or local folder, or one with random weights from a configuration."""
-    return _load(AutoModelForCausalLM, source, _config_of(source, "text_config", revision), revision)
+    return _load(AutoModelForCausalLM, source, part_config(source, "text_config", revision), revision)
 
 
-def _config_of(source: str | PretrainedConfig, part: str, revision: str | None) -> PretrainedConfig:
+def part_config(source: str | PretrainedConfig, part: str, revision: str | None = None) -> PretrainedConfig:
+    """The configuration of a backbone: of a model of images and text, that of its part."""
     config = source if isinstance(source, PretrainedConfig) else AutoConfig.from_pretrained(source, revision=revision)
     return getattr(config, part, config)
 
