@@ -1,116 +1,14 @@
-"""Scoring: golden values by hand, intervals, baselines, the report, and known figures of the real VQA-RAD test set."""
+"""The report: golden values by hand, its table and file, and the known figure of "no" on the real VQA-RAD test set."""
 
 import json
-import math
-import socket
-import sys
-from pathlib import Path
 
 import datasets
-import evaluate
-import numpy as np
 import pytest
 
 from processing.datasets import load_split
 from processing.files import write_json
-from processing.scoring import exact_match as exact_match_file
 from processing.scoring import report
-from processing.scoring.baselines import majority_answers
-from processing.scoring.exact_match import ExactMatch, exact_match, signature
-from processing.scoring.intervals import clustered_bootstrap
-
-
-@pytest.mark.parametrize(
-    ("prediction", "references", "score"),
-    [
-        ("yes", "yes", 1.0),
-        (" YES\n", "yes ", 1.0),
-        ("yes.", "yes", 0.0),
-        ("right lung", "lung", 0.0),
-        ("b", ["a", "B "], 1.0),
-        ("c", ["a", "b"], 0.0),
-        ("a", "abc", 0.0),  # a string is one reference, not its letters
-        ("", "", 1.0),
-        ("", "no", 0.0),
-        ("no", [], 0.0),
-        ("ÖDEM", "ödem", 1.0),
-        ("μ", "μ", 1.0),
-    ],
-)
-def test_exact_match_of_one_row(prediction, references, score):
-    assert exact_match(prediction, references) == score
-
-
-@pytest.fixture
-def metric_cache(tmp_path, monkeypatch):
-    """Keep the files of `evaluate` out of the user's cache, and forbid the network."""
-    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("went to the network"))
-    yield str(tmp_path / "metrics")
-    for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
-        del sys.modules[name]  # else later loads look for their module in this test's folder
-
-
-@pytest.mark.parametrize("loaded", [True, False])
-def test_metric_loaded_by_path_and_used_directly(metric_cache, loaded):
-    def metric():
-        if loaded:
-            return evaluate.load(str(Path(exact_match_file.__file__)), cache_dir=metric_cache)
-        return ExactMatch(cache_dir=metric_cache)
-
-    assert metric().compute(predictions=["Yes ", "left"], references=["yes", "right"]) == {"exact_match": 0.5}
-    several = {"predictions": ["Yes ", "left", "both"], "references": [["yes", "y"], ["right", "Left"], []]}
-    assert metric().compute(**several) == {"exact_match": pytest.approx(2 / 3)}
-    assert metric().compute(predictions=["ja"], references=["ja"]) == {"exact_match": 1.0}
-    batched = metric()
-    batched.add_batch(predictions=["a"], references=["a"])
-    batched.add_batch(predictions=["b"], references=["c"])
-    assert batched.compute() == {"exact_match": 0.5}
-
-
-def test_interval_covers_the_mean_and_repeats():
-    values = np.random.default_rng(1).integers(0, 2, 300)
-    clusters = [f"image {i % 60}" for i in range(300)]
-    low, high = clustered_bootstrap(values, clusters)
-    assert 0 < low < values.mean() < high < 1
-    assert (low, high) == clustered_bootstrap(values, clusters)
-    few = clustered_bootstrap(values, clusters, resamples=50)
-    assert few != clustered_bootstrap(values, clusters, resamples=50, seed=1)
-    narrow = clustered_bootstrap(values, clusters, level=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_interval_agrees_with_the_normal_approximation():
-    values = np.random.default_rng(2).random(400)
-    low, high = clustered_bootstrap(values, range(400))
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.002)
-    assert high == pytest.approx(values.mean() + half, abs=0.002)
-
-
-def test_correlated_clusters_widen_the_interval():
-    per_image = np.random.default_rng(3).integers(0, 2, 50)
-    values, clusters = np.repeat(per_image, 9), np.repeat(np.arange(50), 9)
-    low, high = clustered_bootstrap(values, clusters)
-    naive_low, naive_high = clustered_bootstrap(values, range(450))
-    assert high - low == pytest.approx(3 * (naive_high - naive_low), rel=0.1)  # √9 rows per cluster
-
-
-def test_interval_does_not_depend_on_the_order_of_chunks(monkeypatch):
-    values, clusters = [0, 1, 1, 0, 1], ["a", "b", "b", "c", "d"]
-    whole = clustered_bootstrap(values, clusters, resamples=500)
-    monkeypatch.setattr("processing.scoring.intervals.CHUNK", 7)
-    assert clustered_bootstrap(values, clusters, resamples=500) == whole
-
-
-def test_interval_edge_cases():
-    assert all(math.isnan(end) for end in clustered_bootstrap([0, 1, 1], ["a", "a", "a"]))
-    assert clustered_bootstrap([1, 1], ["a", "b"]) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="0 values"):
-        clustered_bootstrap([], [])
-    with pytest.raises(ValueError, match="2 values, 1 clusters"):
-        clustered_bootstrap([1, 0], ["a"])
+from processing.scoring.exact_match import signature
 
 
 def row(question_type, answer_type, answer, image_id="i"):
@@ -121,31 +19,6 @@ def row(question_type, answer_type, answer, image_id="i"):
         "answers": [answer],
         "image_id": image_id,
     }
-
-
-TRAIN = [
-    row("presence", "closed", "Yes "),
-    row("presence", "closed", "yes"),
-    row("presence", "closed", "No"),
-    row("side", "open", "right"),
-    row("side", "open", "Left"),
-    row("", "open", "mri"),
-    row("", "open", "MRI"),
-]
-
-
-@pytest.mark.parametrize("make", [list, datasets.Dataset.from_list])
-def test_majority_answers(make):
-    asked = [
-        row("presence", "closed", "-"),
-        row("side", "open", "-"),  # left and right tie
-        row("size", "closed", "-"),  # unseen type
-        row("", "open", "-"),  # a type that is not named says nothing
-        row("size", "other", "-"),  # mri and yes tie over all
-    ]
-    assert majority_answers(make(TRAIN), make(asked)) == ["yes", "left", "yes", "mri", "mri"]
-    with pytest.raises(ValueError, match="train rows"):
-        majority_answers([], asked)
 
 
 ROWS = [
@@ -178,7 +51,7 @@ def test_score_rows_leaves_out_empty_subsets_and_checks_lengths():
 def test_format_table():
     def score(condition, subset, value, low, high, n):
         interval = {"value": value, "low": low, "high": high, "n": n}
-        return {"condition": condition, "subset": subset, "signature": signature(), **interval}
+        return {"condition": condition, "subset": subset, "signature": signature("exact_match"), **interval}
 
     scores = [
         score("model", "all", 0.874, 0.85, 0.9, 451),

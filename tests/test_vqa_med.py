@@ -77,6 +77,15 @@ def test_2019_test_file_has_a_category_and_alternatives(edition_2019):
     assert rows["question_type"][:] == ["modality", "plane"]
 
 
+def test_2019_test_answers_are_accepted_without_their_parentheses(edition_2019):
+    lines = ("synpic4|abnormality|what?|(fungus with) septic emboli#mass", "synpic5|plane|which?|axial (ct)")
+    path = edition_2019 / "VQAMed2019Test" / "VQAMed2019_Test_Questions_w_Ref_Answers.txt"
+    write(path, *lines, images=["synpic4", "synpic5"])
+    rows = load_split("vqa_med_2019", "test", str(edition_2019))
+    assert rows["answers"][:] == [["(fungus with) septic emboli", "mass", "septic emboli"], ["axial (ct)", "axial"]]
+    assert rows["answer"][:] == ["(fungus with) septic emboli", "axial (ct)"]
+
+
 @pytest.mark.parametrize(
     "lines", [["synpic4|modality|ct or mri?", "synpic5|plane|which?"], ["synpic4|a?", "synpic5|b?"]]
 )

@@ -5,7 +5,7 @@ file's folder or beneath. From https://zenodo.org/records/10499039 (2019) and ht
 A line is one of
 
     image|question|answer                    with further answers after `|` or `#`, all of them accepted
-    image|category|question|answer           2019's test file
+    image|category|question|answer           2019's test file; what is in parentheses may be left out
     image|question                           a blind test set, or one whose answers are in a file of their own
     image|answer                             that file
 
@@ -13,6 +13,7 @@ The 2021 edition trains on the train and validation sets of 2020. Validation is 
 class; those of the train split are `class_names`.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pathlib import Path
 from datasets import Dataset
 
 from processing.datasets.files import IMAGE_SUFFIXES, find_file, find_images, read_text, require_folder
-from processing.datasets.rows import make_row, require_images, to_dataset
+from processing.datasets.rows import clean, make_row, require_images, to_dataset
 from processing.errors import InputError
 
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
@@ -117,6 +118,8 @@ def _read(path: Path, answer_file: Path | None, edition: str, split: str) -> lis
         question, answers = fields[1], _alternatives(fields[2:]) or answers_of.get(image_id, [])
         if split != "test" and not answers:
             raise InputError(f"line {number} of {path} has no answer; it is written image|question|answer")
+        if (edition, split) == ("2019", "test"):  # whose parentheses mark parts that an answer may leave out
+            answers = _alternatives([*answers, *(clean(re.sub(r"\([^)]*\)", " ", answer)) for answer in answers)])
         rows.append(
             make_row(
                 id=f"{path.stem}-{number}",

@@ -1,6 +1,6 @@
 """Confidence intervals by bootstrap: questions about one image are not independent, so images are resampled."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import numpy as np
 
@@ -36,18 +36,65 @@ def clustered_bootstrap(
     """
     if len(values) == 0 or len(values) != len(clusters):
         raise ValueError(f"one cluster per value is needed: {len(values)} values, {len(clusters)} clusters")
-    numbers: dict[Hashable, int] = {}
-    index = [numbers.setdefault(cluster, len(numbers)) for cluster in clusters]
-    if len(numbers) == 1:
-        return float("nan"), float("nan")
-
+    index = _numbered(clusters)
     sums = np.bincount(index, weights=values)
     counts = np.bincount(index)
+    means = [sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in _draws(len(sums), resamples, seed)]
+    return _percentiles(np.concatenate([[], *means]), level)
+
+
+def clustered_bootstrap_of(
+    statistic: Callable[[np.ndarray], float],
+    clusters: Sequence[Hashable],
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> tuple[float, float]:
+    """The same for a statistic that is no mean over rows, such as corpus BLEU, macro F1 or AUROC.
+
+    Args:
+        statistic: indices of rows, some of them several times, → its value on them; NaN where it has none there, as
+            AUROC of one class. Called once a resample: what can be computed of each row, compute before.
+        clusters, resamples, seed, level: of `clustered_bootstrap`, whose draws these are.
+
+    Returns:
+        low and high of the values that are numbers; (nan, nan) if there is one cluster only, or no such value.
+
+    Raises:
+        ValueError: no rows.
+    """
+    if len(clusters) == 0:
+        raise ValueError("an interval needs rows: 0 clusters")
+    index = _numbered(clusters)
+    members = np.split(np.argsort(index, kind="stable"), np.bincount(index).cumsum()[:-1])
+    values = [
+        statistic(np.concatenate([members[cluster] for cluster in resample]))
+        for drawn in _draws(len(members), resamples, seed)
+        for resample in drawn
+    ]
+    known = np.array(values, dtype=float)
+    return _percentiles(known[~np.isnan(known)], level)
+
+
+def _numbered(clusters: Sequence[Hashable]) -> np.ndarray:
+    """Number of each row's cluster, in the order in which they come: (n,)."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(cluster, len(numbers)) for cluster in clusters])
+
+
+def _draws(clusters: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """Numbers of the clusters of each resample, some resamples (r, clusters) at a time; none of a single cluster."""
+    if clusters == 1:
+        return
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    step = max(1, CHUNK // len(sums))
+    step = max(1, CHUNK // clusters)
     for start in range(0, resamples, step):
-        drawn = generator.integers(len(sums), size=(min(step, resamples - start), len(sums)))
-        means[start : start + step] = sums[drawn].sum(1) / counts[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+        yield generator.integers(clusters, size=(min(step, resamples - start), clusters))
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    """Both ends of the interval of the resamples' values; NaN where there is none."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

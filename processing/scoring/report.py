@@ -47,7 +47,7 @@ def score_rows(rows: Iterable[dict], predictions_by_condition: dict[str, list[st
                     "low": None if math.isnan(low) else low,
                     "high": None if math.isnan(high) else high,
                     "n": len(values),
-                    "signature": exact_match.signature(),
+                    "signature": exact_match.signature("exact_match"),
                 }
             )
     return scores
