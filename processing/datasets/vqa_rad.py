@@ -8,6 +8,8 @@ The official test set shares 202 of its 203 images with train; `scheme="image_di
 """
 
 import json
+from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 from datasets import Dataset
@@ -15,6 +17,7 @@ from datasets import Dataset
 from processing.datasets.files import read_hub
 from processing.datasets.rows import (
     carve_validation,
+    clean,
     image_name,
     make_row,
     require_fraction,
@@ -74,29 +77,73 @@ def load(
     return to_dataset([row for row in rows if row["split"] == split])
 
 
+def twins(data_dir: str | None = None) -> list[tuple[str, str]]:
+    """Ids of the pairs of questions that say the same in other words; none from the Hub, where nothing tells them.
+
+    A pair is a question and its own rephrasing, in "strict agreement" by the official file, about one image and with
+    one answer.
+
+    Raises:
+        InputError: as of `load`.
+    """
+    path = _official_file(data_dir or HUB_ID)
+    return [] if path is None else _parse(path, _twins)
+
+
+def _twins(entries: list[dict]) -> list[tuple[str, str]]:
+    linked: dict[str, list[dict]] = {}
+    for entry in entries:
+        linked.setdefault(entry["qid_linked_id"], []).append(entry)
+    pairs = [(first, second) for together in linked.values() for first, second in combinations(together, 2)]
+    return [(str(first["qid"]), str(second["qid"])) for first, second in pairs if _say_the_same(first, second)]
+
+
+def _say_the_same(first: dict, second: dict) -> bool:
+    """Whether one is the other's rephrasing; questions are linked for other reasons, too."""
+    questions = [clean(entry["question"]) for entry in (first, second)]
+    rephrased = [clean(entry.get("question_rephrase", "")) for entry in (first, second)]
+    return (
+        first["question_relation"] == second["question_relation"] == "strict agreement"
+        and (questions[0] == rephrased[1] or questions[1] == rephrased[0])
+        and questions[0].lower() != questions[1].lower()
+        and first["image_name"] == second["image_name"]
+        and clean(first["answer"]).lower() == clean(second["answer"]).lower()
+    )
+
+
 def _read(data_dir: str) -> list[dict]:
     """All rows: the columns of `FEATURES`, and "split", the published one: "train" or "test"."""
-    for name in JSON_NAMES:
-        if (Path(data_dir) / name).is_file():
-            return _read_official(Path(data_dir) / name)
-    return _read_hub(data_dir)
+    path = _official_file(data_dir)
+    return _read_hub(data_dir) if path is None else _read_official(path)
+
+
+def _official_file(data_dir: str) -> Path | None:
+    """The official JSON file in a folder, None where it is in the Hub's schema."""
+    return next((Path(data_dir, name) for name in JSON_NAMES if Path(data_dir, name).is_file()), None)
 
 
 def _read_official(path: Path) -> list[dict]:
     folder = next((path.parent / name for name in FOLDER_NAMES if (path.parent / name).is_dir()), None)
     if folder is None:
         raise InputError(f"no image folder {' or '.join(map(repr, FOLDER_NAMES))} beside {path}; {WHERE_TO_GET_IT}")
+    rows = _parse(path, lambda entries: _official_rows(entries, folder))
+    require_images(rows)
+    return rows
+
+
+def _parse(path: Path, take: Callable[[list[dict]], list]) -> list:
+    """What `take` makes of the questions in the official file."""
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-        groups = _groups(entries)
-        rows = [_official_row(entry, folder, groups[entry["image_name"]]) for entry in entries]
+        return take(json.loads(path.read_text(encoding="utf-8")))
     except KeyError as error:
         raise InputError(f"a question in {path} lacks the key {error}") from error
     except (ValueError, TypeError, AttributeError) as error:  # no JSON, or JSON of another shape
         raise InputError(f"{path} is not the JSON list of VQA-RAD questions: {error}") from error
 
-    require_images(rows)
-    return rows
+
+def _official_rows(entries: list[dict], folder: Path) -> list[dict]:
+    groups = _groups(entries)
+    return [_official_row(entry, folder, groups[entry["image_name"]]) for entry in entries]
 
 
 def _official_row(entry: dict, folder: Path, group: str) -> dict:

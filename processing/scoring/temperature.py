@@ -1,0 +1,209 @@
+"""Temperatures that make a model's confidences true: fitted on validation, stored beside its weights, applied by all.
+
+They stand in `calibration.json`, not in the generation configuration: they change no answer, they come from certain
+rows, which the file names, and they can be fitted again or deleted without a touch of the model. `save_pretrained`
+does not write the file: copy it with the folder, or fit it again.
+
+Guo et al., "On calibration of modern neural networks" (ICML 2017).
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+from processing.errors import InputError
+from processing.files import write_json
+from processing.scoring.calibration import aurc, brier_score, checked, expected_calibration_error
+
+FILE = "calibration.json"
+BOUNDS = (0.05, 20.0)  # of temperatures
+CERTAIN = 1e-6  # float32 rounds confidences to 1; a wrong answer at exactly 1 would cost infinitely much
+
+
+# ------------------------------------------------------------------------------------------------- generated answers
+
+
+def scale_confidence(confidence: float | np.ndarray, temperature: float) -> float | np.ndarray:
+    """Confidence of a generated answer at a temperature: its mean log-probability of a token, divided by it."""
+    return confidence ** (1 / temperature)
+
+
+def answer_nll(confidences: Sequence[float], hits: Sequence[float], temperature: float = 1.0) -> float:
+    """Negative log-likelihood, a row, of whether the answer is right, at a temperature.
+
+    Arguments and errors as of `processing.scoring.calibration.reliability_bins`.
+    """
+    confidences, hits = checked(confidences, hits)
+    scaled = scale_confidence(np.clip(confidences, CERTAIN, 1 - CERTAIN), temperature)
+    return float(-(hits * np.log(scaled) + (1 - hits) * np.log1p(-scaled)).mean())
+
+
+def fit_answer_temperature(confidences: Sequence[float], hits: Sequence[float]) -> float:
+    """The temperature within `BOUNDS` of least `answer_nll`, whose arguments it takes.
+
+    The NLL is convex in 1 / temperature, so there is one minimum. All right, or all wrong, it is a bound.
+    """
+    return _least(lambda temperature: answer_nll(confidences, hits, temperature))
+
+
+# -------------------------------------------------------------------------------------- candidates of closed questions
+
+
+def candidate_probabilities(log_likelihoods: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Softmax over the candidates (n k) of each closed question; -inf, which is no candidate, gets 0."""
+    return np.exp(log_softmax(np.asarray(log_likelihoods, dtype=float) / temperature, axis=-1))
+
+
+def candidate_nll(log_likelihoods: np.ndarray, correct: Sequence[int], temperature: float = 1.0) -> float:
+    """Negative log-likelihood, a question, of the right candidate, `correct` (n,), among the candidates (n k).
+
+    Raises:
+        ValueError: no questions, or lengths that differ.
+    """
+    if len(correct) == 0 or len(log_likelihoods) != len(correct):
+        raise ValueError(f"{len(log_likelihoods)} questions, {len(correct)} right candidates")
+    log_probs = log_softmax(np.asarray(log_likelihoods, dtype=float) / temperature, axis=-1)
+    return float(-log_probs[np.arange(len(correct)), correct].mean())
+
+
+def fit_candidate_temperature(log_likelihoods: np.ndarray, correct: Sequence[int]) -> float:
+    """The temperature within `BOUNDS` of least `candidate_nll`, whose arguments it takes."""
+    return _least(lambda temperature: candidate_nll(log_likelihoods, correct, temperature))
+
+
+def _least(nll: Callable[[float], float]) -> float:
+    bounds = [math.log(bound) for bound in BOUNDS]
+    return math.exp(minimize_scalar(lambda log: nll(math.exp(log)), bounds=bounds, method="bounded").x)
+
+
+# ------------------------------------------------------------------------------------------------ stored with a model
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperatures of one model.
+
+    Attributes:
+        answer_temperature: of the confidence of generated answers.
+        candidate_temperature: of the candidates' log-likelihoods; None where none were there to fit it on.
+        fitted_on: data set, split, fingerprints and numbers of rows.
+    """
+
+    answer_temperature: float
+    candidate_temperature: float | None = None
+    fitted_on: dict = field(default_factory=dict)
+
+    def confidence(self, confidence: float | np.ndarray) -> float | np.ndarray:
+        """The calibrated confidence of generated answers, for all that show or store one."""
+        return scale_confidence(confidence, self.answer_temperature)
+
+    def probabilities(self, log_likelihoods: np.ndarray) -> np.ndarray:
+        """The calibrated probabilities (n k) of candidates, of their log-likelihoods (n k)."""
+        return candidate_probabilities(log_likelihoods, self.candidate_temperature or 1.0)
+
+
+def save_calibration(folder: str | Path, calibration: Calibration) -> None:
+    """Write it beside the weights."""
+    write_json(Path(folder, FILE), asdict(calibration))
+
+
+def load_calibration(model: str) -> Calibration | None:
+    """That of a model's folder or Hub id; None where it has none.
+
+    Raises:
+        InputError: a file that is not of `save_calibration`.
+    """
+    path = Path(model, FILE)
+    if not Path(model).is_dir():
+        try:
+            path = Path(hf_hub_download(model, FILE))
+        except EntryNotFoundError:
+            return None
+    if not path.is_file():
+        return None
+    try:
+        calibration = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        sound = calibration.answer_temperature > 0 and (calibration.candidate_temperature or 1) > 0
+    except (ValueError, TypeError):
+        sound = False
+    if not sound:
+        raise InputError(f"{path} holds no temperatures above 0; write it again with eval.py calibrate, or delete it")
+    return calibration
+
+
+# -------------------------------------------------------------------------------------------------- from predictions
+
+
+def fit(predictions: Sequence[dict], fitted_on: dict) -> tuple[Calibration, list[dict]]:
+    """The temperatures for rows of predictions.jsonl, and how good the confidences are without and with them.
+
+    Args:
+        predictions: with confidence and exact_match, and of closed questions, where the model was asked about them,
+            candidates: a mapping of each candidate answer to its log-likelihood.
+        fitted_on: what `Calibration` is to remember; the numbers of rows are added.
+
+    Returns:
+        the calibration, and dicts with of ("answers" or "candidates"), temperature, n, nll, ece, brier and aurc, at
+        temperature 1 and at the fitted one.
+
+    Raises:
+        InputError: no row with a confidence and a score.
+    """
+    scored = [row for row in predictions if "confidence" in row and row.get("exact_match") is not None]
+    if not scored:
+        raise InputError("the predictions have no row with a confidence and exact_match to fit a temperature on")
+    confidences, hits = np.array([[row["confidence"], row["exact_match"]] for row in scored], dtype=float).T
+    of_answers = fit_answer_temperature(confidences, hits)
+    measures = [
+        _measures("answers", t, answer_nll(confidences, hits, t), scale_confidence(confidences, t), hits)
+        for t in (1.0, of_answers)
+    ]
+    log_likelihoods, correct = candidate_table(scored)
+    of_candidates = None
+    if len(correct):
+        of_candidates = fit_candidate_temperature(log_likelihoods, correct)
+        for t in (1.0, of_candidates):
+            probabilities = candidate_probabilities(log_likelihoods, t)
+            chosen = probabilities.argmax(-1) == correct
+            nll = candidate_nll(log_likelihoods, correct, t)
+            measures.append(_measures("candidates", t, nll, probabilities.max(-1), chosen))
+    fitted_on = {**fitted_on, "answers": len(scored), "candidates": len(correct)}
+    return Calibration(of_answers, of_candidates, fitted_on), measures
+
+
+def candidate_table(predictions: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """Log-likelihoods (n k), -inf where a row has fewer, and number of the right candidate (n,), of the rows of
+    predictions.jsonl whose answer is among their candidates."""
+    found = []
+    for row in predictions:
+        names = [name.strip().lower() for name in row.get("candidates") or ()]
+        answer = row["answer"].strip().lower()
+        if answer in names:
+            found.append((list(row["candidates"].values()), names.index(answer)))
+    table = np.full((len(found), max((len(values) for values, _ in found), default=0)), -np.inf)
+    for line, (values, _) in zip(table, found, strict=True):
+        line[: len(values)] = values
+    return table, np.array([number for _, number in found], dtype=int)
+
+
+def format_measures(measures: Sequence[dict]) -> str:
+    """Table of `fit` for a terminal."""
+    lines = [f"{'of':<10}  {'n':>6}  {'temperature':>11}  {'NLL':>6}  {'ECE':>6}  {'Brier':>6}  {'AURC':>6}"]
+    for row in measures:
+        values = "  ".join(f"{row[name]:6.3f}" for name in ("nll", "ece", "brier", "aurc"))
+        lines.append(f"{row['of']:<10}  {row['n']:>6}  {row['temperature']:>11.3f}  {values}")
+    return "\n".join(lines)
+
+
+def _measures(of: str, temperature: float, nll: float, confidences: np.ndarray, hits: np.ndarray) -> dict:
+    named = {"ece": expected_calibration_error, "brier": brier_score, "aurc": aurc}
+    values = {name: measure(confidences, hits) for name, measure in named.items()}
+    return {"of": of, "temperature": temperature, "n": len(hits), "nll": nll, **values}
