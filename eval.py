@@ -6,9 +6,11 @@
     python eval.py calibrate runs/phantom/eval/phantom-validation/predictions.jsonl
     python eval.py consistency --model runs/phantom --split test
 
-Scoring answers every question twice, with the images and with all of them blanked, prints a table with 95 % intervals
-clustered by image, and writes metrics.json and predictions.jsonl to output_dir. The data set is the recipe's, or that
-of the run that made the model; --data_dir and --data.option override it.
+Scoring answers every question with its image, with a blank one and with another row's, compares baselines that see
+none, prints a table with 95 % intervals clustered by image, and writes metrics.json, predictions.jsonl and
+report/index.html to output_dir. Any image-text-to-text model of the Hub can be scored. A killed evaluation goes on
+where it stopped; several processes share the work under `accelerate launch eval.py …`. The data set is the recipe's,
+or that of the run that made the model; --data_dir and --data.option override it.
 
 compare prints the differences between two evaluations of the same rows. calibrate fits the temperatures of a model's
 confidences to an evaluation of its validation split, and writes calibration.json beside the weights. consistency asks
@@ -16,9 +18,13 @@ changed and rephrased questions whose right answer is known, and writes consiste
 """
 
 import re
+import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from accelerate import PartialState
+from filelock import FileLock, Timeout
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from processing.answering import answer_questions, load_model
@@ -26,18 +32,34 @@ from processing.datasets import fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.datasets.vqa_rad import twins
 from processing.errors import InputError, check_keys, run
-from processing.features import ImageFeatures
+from processing.evaluation import answer_conditions, store_features
 from processing.files import write_json
 from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, build_with_data, describe, override
-from processing.scoring.baselines import majority_answers
+from processing.scoring.baselines import image_lookup_answers, majority_answers, question_only_answers
 from processing.scoring.compare import compare
 from processing.scoring.consistency import distinct_rows, format_consistency, head_agreement, paraphrases, score_pairs
 from processing.scoring.counterfactuals import counterfactuals
+from processing.scoring.page import write_page
 from processing.scoring.plots import write_plots
 from processing.scoring.predictions import read_meta, read_predictions
-from processing.scoring.report import format_table, score_rows, write_predictions
-from processing.scoring.temperature import fit, format_measures, save_calibration
+from processing.scoring.report import (
+    difference,
+    format_summary,
+    format_table,
+    score_classes,
+    score_confidence,
+    score_rows,
+    write_predictions,
+)
+from processing.scoring.temperature import fit, format_measures, load_calibration, save_calibration
+
+# Name → function of train rows and rows, which sees no image.
+BASELINES = {
+    "majority": majority_answers,
+    "question_only": question_only_answers,
+    "image_lookup": image_lookup_answers,
+}
 
 
 @dataclass
@@ -47,11 +69,17 @@ class EvaluationArguments:
     model: str = field(metadata={"help": "folder or Hub id of the model"})
     recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
     split: str = field(default="test", metadata={"help": "train, validation or test"})
-    batch_size: int = field(default=64, metadata={"help": "questions at a time; scores do not depend on it"})
-    output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset"})
+    batch_size: int | str = field(
+        default="auto", metadata={"help": "questions at a time, or auto for what fits; scores do not depend on it"}
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset, in runs/ for one of the Hub"}
+    )
 
     def __post_init__(self):
         self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+        if self.batch_size != "auto" and (isinstance(self.batch_size, str) or self.batch_size < 1):
+            raise InputError(f"batch_size is at least 1 or auto, got {self.batch_size}")
 
 
 @dataclass
@@ -77,51 +105,91 @@ class ConsistencyArguments:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """Model and baselines on one split: table, metrics.json and predictions.jsonl."""
+    """Model and baselines on one split: table, metrics.json, predictions.jsonl and report/."""
     args, data_args = build_with_data(arguments, EvaluationArguments)
     rows, train_rows = data_args.load(args.split), data_args.load("train")
-    if not all(rows["answers"]):
-        raise InputError(f"the {args.split} split of {data_args.dataset} has questions without answers to score by")
-    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
-    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
-    output_dir = Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}{options}"))
     model, processor = load_model(args.model)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
-    overlaps = verdict(overlap(train_rows, rows, QUICK), "train", args.split)
-    features = None
-    if model.config.freeze_vision:  # then training has stored them, or another evaluation with the same encoder will
-        features = ImageFeatures(model, processor)
-        features.add_rows(model, processor, rows, progress=True)
-    answers = answer_questions(
-        model, processor, rows, batch_size=args.batch_size, features=features, description="with images"
+    calibration = load_calibration(args.model)
+    state = PartialState()
+    output_dir = default_folder(args, data_args)
+    lock = reserve(output_dir, state)
+    scored, images = sum(map(bool, rows["answers"])), len(set(rows["image_id"]))
+    conditions = ["model"] if scored == 0 else ["model", "blank_image", "shuffled_image"][: 3 if images > 1 else 2]
+    if state.num_processes > 1 and state.is_main_process:
+        print(f"{state.num_processes} processes share {len(rows)} questions")
+    partial = output_dir / "partial"
+    answers, of_model = answer_conditions(
+        model, processor, rows, train_rows, conditions, partial, batch_size=args.batch_size
     )
-    blank = answer_questions(
-        model, processor, rows, batch_size=args.batch_size, blank_images=True, description="images blanked"
-    )
-    predictions = {
-        "model": [answer.text for answer in answers],
-        "blank_image": [answer.text for answer in blank],
-        "majority": majority_answers(train_rows, rows),
-    }
-    scores = score_rows(rows, predictions)
+    if not state.is_main_process:
+        return
 
     meta = {
         **asdict(args),
         **asdict(data_args),
         "revision": getattr(model.config, "_commit_hash", None),
-        "fingerprints": {"rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
-        "overlap": overlaps,
+        "seed": 0,
+        "rows": {"all": len(rows), "scored": scored, "images": images},
+        "fingerprints": {"model": of_model, "rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
+        "overlap": verdict(overlap(train_rows, rows, QUICK), "train", args.split),
         **provenance(),
     }
+    scores = []
+    if scored:
+        predictions = {condition: [answer.text for answer in some] for condition, some in answers.items()}
+        predictions |= {name: baseline(train_rows, rows) for name, baseline in BASELINES.items()}
+        scores = score_rows(rows, predictions)
+        if answers["model"][0].classes is not None:
+            of_classes, unknown = score_classes(rows, answers, model.config.label2id)
+            scores, meta["rows"]["class_unknown"] = scores + of_classes, unknown
+        meta["model_minus_blank_image"] = difference(rows, predictions["model"], predictions["blank_image"])
+        scores += score_confidence(rows, answers["model"], calibration)
+        write_page(output_dir / "report", meta, scores, rows, answers["model"], calibration)
+    write_predictions(output_dir / "predictions.jsonl", rows, answers["model"])
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
-    write_predictions(output_dir / "predictions.jsonl", rows, answers)
-    print(f"\n{args.model} on {data_args.dataset} {args.split}, exact match with 95 % intervals clustered by image\n")
-    print(format_table(scores))
-    print(f"\noverlap of train and {args.split}: {overlaps}")
-    print(f"\nwritten: {output_dir}/metrics.json, {output_dir}/predictions.jsonl")
+    shutil.rmtree(partial)
+    lock.release()
+    print_result(output_dir, meta, scores)
+
+
+def default_folder(args: EvaluationArguments | ConsistencyArguments, data_args: DataArguments) -> Path:
+    """Where the scores go: the folder that was asked for, or one beneath the model."""
+    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
+    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
+    beneath = args.model if Path(args.model).is_dir() else f"runs/{args.model.replace('/', '--')}"  # on the Hub
+    return Path(args.output_dir or Path(beneath, "eval", f"{data_args.dataset}-{args.split}{options}"))
+
+
+def reserve(folder: Path, state: PartialState) -> FileLock:
+    """Keep other evaluations out of the folder until this one ends, however it ends."""
+    lock = FileLock(folder / ".lock")
+    if state.is_main_process:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(f"another process is evaluating into {folder}; choose another --output_dir") from None
+        except OSError as error:
+            raise InputError(f"the scores cannot be written to {folder}: {error.strerror}") from None
+    return lock
+
+
+def print_result(folder: Path, meta: dict, scores: list[dict]) -> None:
+    """The table, and what it does not show."""
+    count, scored = meta["rows"]["all"], meta["rows"]["scored"]
+    print(f"\n{meta['model']} on {meta['dataset']} {meta['split']}\n")
+    if scores:
+        in_full = [score for score in scores if score["metric"] in ("exact_match", "class_accuracy")]
+        print(format_table(in_full), format_summary([s for s in scores if s not in in_full]), sep="\n\n")
+    if scored < count:
+        print(f"{count - scored} of {count} questions have no answers to score by; their predictions are written")
+    if scored and meta["rows"]["images"] == 1:
+        print("all questions are about one image, so it is not shuffled and there are no intervals")
+    if meta["rows"].get("class_unknown"):
+        print(f"{meta['rows']['class_unknown']} of {count} questions have no class that the head knows")
+    print(f"\noverlap of train and {meta['split']}: {meta['overlap']}")
+    written = ["metrics.json", "predictions.jsonl", *(["report/index.html"] if scores else [])]
+    print("written: " + ", ".join(f"{folder}/{name}" for name in written))
 
 
 def ask(arguments: list[str]) -> None:
@@ -132,8 +200,11 @@ def ask(arguments: list[str]) -> None:
     model, processor = load_model(args.model)
     row = {"image": args.image, "image_id": args.image, "question": args.question}
     (answer,) = answer_questions(model, processor, [row])
-    print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {answer.confidence:.2f}")
-    print("Not for clinical use. Confidence: geometric mean of the token probabilities, not calibrated.")
+    calibration = load_calibration(args.model)
+    confidence = calibration.confidence(answer.confidence) if calibration else answer.confidence
+    print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {confidence:.2f}")
+    how = "calibrated on validation" if calibration else "not calibrated"
+    print(f"Not for clinical use. Confidence: geometric mean of the token probabilities, {how}.")
 
 
 def compare_files(arguments: list[str]) -> None:
@@ -178,25 +249,19 @@ def consistency(arguments: list[str]) -> None:
     predictions = output_dir / "predictions.jsonl"  # of an evaluation, and with the head's classes where there is one
     of_head = head_agreement(read_predictions(predictions)) if predictions.is_file() else []
     model, processor = load_model(args.model)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the scores cannot be written to {output_dir}: {error.strerror}") from None
+    lock = reserve(output_dir, PartialState())
     asked = distinct_rows(pairs)
-    answers = answer_questions(model, processor, asked, description="original and changed questions")
+    features = store_features(model, processor, rows)
+    answers = answer_questions(
+        model, processor, asked, features=features, description="original and changed questions"
+    )
     texts = {row["id"]: answer.text for row, answer in zip(asked, answers, strict=True)}
     scores = score_pairs(pairs, texts) + of_head
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
     write_json(output_dir / "consistency.json", {"meta": meta, "scores": scores})
     print(f"\n{args.model} on {data_args.dataset} {args.split}\n\n{format_consistency(scores)}")
+    lock.release()
     print(f"\nwritten: {output_dir}/consistency.json")
-
-
-def default_folder(args: EvaluationArguments | ConsistencyArguments, data_args: DataArguments) -> Path:
-    """Where the scores go: the folder that was asked for, or one beneath the model."""
-    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
-    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
-    return Path(args.output_dir or Path(args.model, "eval", f"{data_args.dataset}-{args.split}{options}"))
 
 
 def main() -> None:

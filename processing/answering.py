@@ -1,112 +1,136 @@
 """Questions to answers with a confidence, for evaluation, training and the command line alike."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
+import psutil
 import torch
+from accelerate import PartialState
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from torch import Tensor
 from tqdm import tqdm
-from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from processing.collator import FlamingoMedCollator
+from processing.backends import NEW_TOKENS, Answer, make_backend
 from processing.errors import InputError
 from processing.features import ImageFeatures
-from processing.processing_flamingo_med import FlamingoMedProcessor
+
+LARGEST_BATCH = 128
+IMAGE_COLUMNS = ("image", "more_images", "image_id")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A generated answer.
+def load_model(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """Model and processor of a local folder or Hub id, on this process's GPU where there is one.
 
-    Attributes:
-        text: the answer.
-        confidence: the geometric mean of the probabilities of its tokens, the end mark included; 0 to 1.
-    """
-
-    text: str
-    confidence: float
-
-
-def load_model(name: str) -> tuple[PreTrainedModel, FlamingoMedProcessor]:
-    """Model and processor of a local folder or Hub id, on the GPU where there is one.
+    Ours, or any other that `AutoModelForImageTextToText` loads without code of its own.
 
     Raises:
         InputError: neither a folder with a model nor a model on the Hub.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
-        return AutoModelForImageTextToText.from_pretrained(name).to(device), AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise InputError(f"no model of ours at {name}: {str(error).splitlines()[0]}") from None
+        model = AutoModelForImageTextToText.from_pretrained(name).to(device)
+        return model, AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"no image-text-to-text model at {name}: {str(error).splitlines()[0]}") from None
 
 
-def answer_questions(
-    model: PreTrainedModel,
-    processor: FlamingoMedProcessor,
-    rows: Sequence[dict],
-    *,
-    batch_size: int = 64,
-    blank_images: bool = False,
-    features: ImageFeatures | None = None,
-    description: str | None = None,
-) -> list[Answer]:
+def answer_questions(model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[dict], **how) -> list[Answer]:
     """Answer the question of each row about its image, greedily.
 
     Args:
-        model: a model of ours, with its generation configuration.
-        processor: its processor.
-        rows: a list of dicts, or a `datasets.Dataset`, with image, image_id and question.
-        batch_size: questions at a time; the answers do not depend on it.
-        blank_images: hide the images from the model.
-        features: stored features of all these images, instead of reading them.
-        description: title of the progress bar; no bar where None.
+        model, processor, rows, how: as of `stream_answers`.
 
     Returns:
         one answer a row, in the order of the rows.
-
-    Raises:
-        InputError: an image that cannot be read, or a question that cannot be asked.
     """
-    if batch_size < 1:
-        raise InputError(f"batch_size is at least 1, got {batch_size}")
-    collate = FlamingoMedCollator(processor, answers=False, blank_images=blank_images, features=features)
-    # Questions about one image stand together, so that it is encoded once.
-    image_ids = [row["image_id"] for row in rows] if isinstance(rows, list) else rows["image_id"]
-    order = sorted(range(len(rows)), key=lambda i: image_ids[i])
-    answers: dict[int, Answer] = {}
-    was_training = model.training
-    model.eval()
-    with tqdm(total=len(rows), desc=description, disable=description is None, unit="question") as progress:
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collate([rows[i] for i in chosen])
-            _check_room(model, batch["input_ids"].shape[1])
-            batch = {name: value.to(model.device) for name, value in batch.items()}
-            answers.update(zip(chosen, _generate(model, processor, batch), strict=True))
-            progress.update(len(chosen))
-    model.train(was_training)
+    answers = dict(stream_answers(model, processor, rows, **how))
     return [answers[i] for i in range(len(rows))]
 
 
-def _check_room(model: PreTrainedModel, prompt: int) -> None:
-    """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
-    context = model.config.get_text_config().max_position_embeddings
-    longest = model.generation_config.max_new_tokens or 0
-    if prompt + longest > context:
-        raise InputError(
-            f"a question of {prompt} tokens and an answer of up to {longest} does not fit the decoder's {context}; "
-            "shorten the question"
-        )
+def stream_answers(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Sequence[dict],
+    *,
+    indices: Sequence[int] | None = None,
+    batch_size: int | str = "auto",
+    blank_images: bool = False,
+    images_from: Sequence[int] | None = None,
+    candidates: Sequence[Sequence[str]] | None = None,
+    features: ImageFeatures | None = None,
+    description: str | None = None,
+) -> Iterator[tuple[int, Answer]]:
+    """Answer questions, and give each answer as soon as it is there.
+
+    Args:
+        model: a model of ours, or any image-text-to-text model, with its generation configuration.
+        processor: its processor.
+        rows: a list of dicts, or a `datasets.Dataset`, with image, image_id and question.
+        indices: the rows to be answered; all by default.
+        batch_size: questions at a time, halved where they do not fit; "auto" for as many as fit. The answers do not
+            depend on it.
+        blank_images: hide the images from the model.
+        images_from: for each row the number of the row whose image it is shown; its own by default.
+        candidates: for each row answers whose likelihood is asked for, of a model of ours.
+        features: stored features of all these images, instead of reading them.
+        description: title of the progress bar; no bar where None.
+
+    Yields:
+        number of a row and its answer. Questions about one image stand together, so that it is encoded once.
+
+    Raises:
+        InputError: an image that cannot be read, a question that cannot be asked, or one alone that does not fit.
+    """
+    if batch_size != "auto" and batch_size < 1:
+        raise InputError(f"batch_size is at least 1 or auto, got {batch_size}")
+    backend = make_backend(model, processor, features)
+    source = range(len(rows)) if images_from is None else images_from
+    image_ids = [row["image_id"] for row in rows] if isinstance(rows, list) else rows["image_id"][:]
+    pending = sorted(range(len(rows)) if indices is None else indices, key=lambda i: (image_ids[source[i]], i))
+
+    def shown(i: int) -> dict:
+        if source[i] == i:
+            return rows[i]
+        other = rows[source[i]]
+        return {**rows[i], **{name: other[name] for name in IMAGE_COLUMNS if name in other}}
+
+    was_training = model.training
+    model.eval()
+    size = LARGEST_BATCH if batch_size == "auto" else batch_size
+    if batch_size == "auto" and pending and model.device.type == "cpu":  # whose memory, once gone, ends the process
+        size = _fitting(model, backend.inputs([shown(pending[0])], blank_images))
+    with tqdm(total=len(pending), desc=description, disable=description is None, unit="question") as progress:
+        while pending:
+            chosen = pending[:size]
+            some = [[] if candidates is None else candidates[i] for i in chosen]
+            try:
+                answers = backend.answer(backend.inputs([shown(i) for i in chosen], blank_images), some)
+            except RuntimeError as error:
+                if not should_reduce_batch_size(error):
+                    raise
+                if len(chosen) == 1:
+                    raise InputError("not even one question fits into memory; use a larger device") from None
+                answers = None
+            if answers is None:
+                size = len(chosen) // 2
+                clear_device_cache(garbage_collection=True)
+                continue
+            yield from zip(chosen, answers, strict=True)
+            pending = pending[len(chosen) :]
+            progress.update(len(chosen))
+    model.train(was_training)
 
 
-def _generate(model: PreTrainedModel, processor: FlamingoMedProcessor, batch: dict[str, Tensor]) -> list[Answer]:
-    """Answers to one batch of left-padded prompts."""
-    output = model.generate(**batch, do_sample=False, return_dict_in_generate=True, output_logits=True)
-    tokens = output.sequences[:, batch["input_ids"].shape[1] :]  # (b t)
-    log_probs = torch.stack(output.logits, dim=1).float().log_softmax(-1)  # (b t v)
-    chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    ended = (tokens == processor.tokenizer.eos_token_id).cumsum(-1)
-    written = ended - (tokens == processor.tokenizer.eos_token_id).int() == 0  # up to and including the end mark
-    confidence = ((chosen * written).sum(-1) / written.sum(-1)).exp()
-    texts = processor.batch_decode(tokens, skip_special_tokens=True)
-    return [Answer(text.strip(), c) for text, c in zip(texts, confidence.tolist(), strict=True)]
+def _fitting(model: PreTrainedModel, batch: dict[str, Tensor]) -> int:
+    """How many questions like the one in the batch fit into half of the free memory that a process may take.
+
+    An estimate from above: logits of the answer (kept, stacked, and their logarithms), the decoder's cache and the
+    activations of a layer, and those of the image encoder as sixteen times the pixels.
+    """
+    text = model.config.get_text_config()
+    longest = model.generation_config.max_new_tokens or NEW_TOKENS
+    tokens = batch["input_ids"].shape[1] + longest
+    numbers = 3 * longest * text.vocab_size + tokens * text.hidden_size * (2 * text.num_hidden_layers + 16)
+    numbers += 16 * sum(value.numel() for value in batch.values() if value.is_floating_point())
+    free = psutil.virtual_memory().available / PartialState().num_processes
+    return max(1, min(LARGEST_BATCH, int(free / 2 / (4 * numbers))))

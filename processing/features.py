@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from processing.files import write_json
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.provenance import hash_weights
 
 ENCODED_AT_ONCE = 32
 IMAGES_A_FILE = 1024
@@ -119,10 +120,6 @@ class ImageFeatures:
 
 def fingerprint(model: PreTrainedModel, processor: FlamingoMedProcessor) -> str:
     """Hash of all that features depend on."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.vision_encoder.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     taken = [model.config.vision_feature_layer, model.config.vision_feature_select]
-    digest.update(json.dumps([taken, processor.image_processor.to_dict()], sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
+    parts = [hash_weights(model.vision_encoder), taken, processor.image_processor.to_dict()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -31,6 +31,7 @@ ROWS = [
 
 def test_score_rows_golden():
     scores = report.score_rows(ROWS, {"model": ["Yes", "yes", "left ", "ct"], "majority": ["no"] * 4})
+    scores = [s for s in scores if s["metric"] == "exact_match"]
     names = ["all", "closed", "open", "question_type=presence", "question_type=side"]
     assert [(s["condition"], s["subset"]) for s in scores] == [(c, n) for c in ("model", "majority") for n in names]
     assert [s["value"] for s in scores] == [0.5, 0.5, 0.5, 0.5, 1.0, 0.25, 0.5, 0.0, 0.5, 0.0]
@@ -43,6 +44,7 @@ def test_score_rows_golden():
 
 def test_score_rows_leaves_out_empty_subsets_and_checks_lengths():
     scores = report.score_rows(datasets.Dataset.from_list(ROWS[3:]), {"model": ["mri"]})
+    scores = [s for s in scores if s["metric"] == "exact_match"]
     assert [(s["subset"], s["value"], s["n"]) for s in scores] == [("all", 1.0, 1), ("open", 1.0, 1)]
     with pytest.raises(ValueError, match="'model' has 1 answers to 4 questions"):
         report.score_rows(ROWS, {"model": ["yes"]})
@@ -83,7 +85,8 @@ def test_write_json_is_atomic_and_free_of_nan(tmp_path):
 
 def test_always_no_on_the_real_test_set(shared_data):
     test = load_split("vqa_rad", "test", str(shared_data / "vqa_rad"))
-    scores = {s["subset"]: s for s in report.score_rows(test, {"majority": ["no"] * len(test)})}
+    found = report.score_rows(test, {"majority": ["no"] * len(test)})
+    scores = {s["subset"]: s for s in found if s["metric"] == "exact_match"}
     percent = {name: round(100 * scores[name]["value"], 1) for name in ("closed", "open", "all")}
     assert percent == {"closed": 48.9, "open": 0.0, "all": 29.5}
     assert [scores[name]["n"] for name in ("closed", "open", "all")] == [272, 179, 451]

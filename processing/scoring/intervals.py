@@ -43,6 +43,31 @@ def clustered_bootstrap(
     return _percentiles(np.concatenate([[], *means]), level)
 
 
+def clustered_bootstraps(
+    values: np.ndarray,
+    clusters: Sequence[Hashable],
+    resamples: int = 10_000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> list[tuple[float, float]]:
+    """`clustered_bootstrap` of each column of the values (n k), in the time of one: all take the same draws.
+
+    Raises:
+        ValueError: no rows, or lengths that differ.
+    """
+    if len(values) == 0 or len(values) != len(clusters):
+        raise ValueError(f"one cluster per row is needed: {len(values)} rows, {len(clusters)} clusters")
+    index = _numbered(clusters)
+    counts = np.bincount(index)
+    sums = np.stack([np.bincount(index, weights=column) for column in np.transpose(values)], axis=1)  # (clusters k)
+    means = [np.empty((0, sums.shape[1]))]
+    for drawn in _draws(len(counts), resamples, seed):
+        offsets = np.arange(len(drawn))[:, None] * len(counts)
+        times = np.bincount((drawn + offsets).ravel(), minlength=drawn.size).reshape(drawn.shape)
+        means.append(times @ sums / (times @ counts)[:, None])
+    return [_percentiles(column, level) for column in np.concatenate(means).T]
+
+
 def clustered_bootstrap_of(
     statistic: Callable[[np.ndarray], float],
     clusters: Sequence[Hashable],

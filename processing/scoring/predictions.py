@@ -13,10 +13,12 @@ def read_predictions(path: str | Path) -> list[dict]:
         InputError: no such file, no rows in it, a line that is no JSON object with id and image_id, or an id twice.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise InputError(f"predictions cannot be read from {path}: {reason}; eval.py writes them") from None
+    if lines == [""]:
+        raise InputError(f"{path} is empty; evaluate again")
     rows, seen = [], set()
     for number, line in enumerate(lines, start=1):
         try:
@@ -28,8 +30,6 @@ def read_predictions(path: str | Path) -> list[dict]:
             raise InputError(f"line {number} of {path} has the id {key[0]} for the second time")
         seen.add(key[0])
         rows.append(row)
-    if not rows:
-        raise InputError(f"{path} is empty; evaluate again")
     return rows
 
 

@@ -1,0 +1,126 @@
+"""A model's answers to a split under every condition: with the images, with all blanked, with those of other rows."""
+
+import json
+from collections.abc import Sequence
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel, ProcessorMixin
+
+from processing.answering import stream_answers
+from processing.backends import Answer
+from processing.candidates import candidate_answers
+from processing.datasets import fingerprint
+from processing.datasets.rows import uniform
+from processing.features import ImageFeatures
+from processing.partial_answers import PartialAnswers
+from processing.provenance import hash_weights
+
+
+def answer_conditions(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Dataset,
+    train_rows: Dataset,
+    conditions: Sequence[str],
+    folder: Path,
+    batch_size: int | str = "auto",
+) -> tuple[dict[str, list[Answer]], str]:
+    """Answers to all rows under each condition; each process answers its share, and reads that of the others.
+
+    Args:
+        model, processor: any image-text-to-text model.
+        rows: the questions.
+        train_rows: where candidate answers of closed questions come from.
+        conditions: some of "model", "blank_image" and "shuffled_image", see `how_shown`.
+        folder: keeps the answers as they come, for all processes; what it holds of the same model, rows and settings
+            is not asked again.
+        batch_size: see `stream_answers`.
+
+    Returns:
+        condition → one answer a row, and the fingerprint of the model.
+    """
+    state = PartialState()
+    features = store_features(model, processor, rows)
+    of_model = model_fingerprint(model, processor)
+    candidates = candidate_answers(train_rows, rows)
+    answers = {}
+    for condition in conditions:
+        shown = how_shown(condition, rows, candidates)
+        settings = json.dumps([version("flamingo-med"), of_model, fingerprint(rows), shown], sort_keys=True)
+        partial = PartialAnswers(folder, condition, sha256(settings.encode()).hexdigest()[:16])
+        state.wait_for_everyone()  # all have read before any writes
+        if state.is_main_process and partial.outdated:
+            print(f"{condition}: starting again, {folder} is of another model, other rows or other settings")
+        if state.is_main_process and partial.answers:
+            print(f"{condition}: going on, {len(partial.answers)} of {len(rows)} answers are there")
+        partial.open(state.process_index)
+        missing = [i for i in range(len(rows)) if i not in partial.answers]
+        with state.split_between_processes(share_by_image(rows, missing, shown.get("images_from"))) as share:
+            how = {**shown, "batch_size": batch_size, "features": features}
+            how["description"] = condition if state.is_main_process else None
+            for row, answer in stream_answers(model, processor, rows, indices=share, **how):
+                partial.add(row, answer)
+        partial.close()
+        state.wait_for_everyone()
+        partial.read()
+        answers[condition] = [partial.answers[i] for i in range(len(rows))]
+    return answers, of_model
+
+
+def how_shown(condition: str, rows: Dataset, candidates: list[list[str]]) -> dict:
+    """What `stream_answers` is told under a condition."""
+    if condition == "blank_image":
+        return {"blank_images": True}
+    if condition == "shuffled_image":
+        return {"images_from": other_images(rows)}
+    return {"candidates": candidates}
+
+
+def other_images(rows: Dataset) -> list[int]:
+    """For each row the number of a row about another image.
+
+    The images stand in an order by the hash of their first row's id, and each row gets the next image: none stays with
+    its questions, each is shown as one other is asked about, and the order of the rows does not matter.
+
+    Raises:
+        ValueError: all rows are about one image.
+    """
+    first: dict[str, tuple[str, int]] = {}  # image → smallest id of its rows, and number of that row
+    for i, (image_id, row_id) in enumerate(zip(rows["image_id"], rows["id"], strict=True)):
+        first[image_id] = min(first.get(image_id, (row_id, i)), (row_id, i))
+    if len(first) < 2:
+        raise ValueError("images are shuffled among at least two")
+    order = sorted(first, key=lambda image_id: uniform("shuffled_image", first[image_id][0]))
+    following = dict(zip(order, [*order[1:], order[0]], strict=True))
+    return [first[following[image_id]][1] for image_id in rows["image_id"]]
+
+
+def share_by_image(rows: Dataset, missing: list[int], images_from: Sequence[int] | None) -> list[int]:
+    """The missing rows in the order of the images they are shown, so that few images stand in two shares."""
+    image_ids = rows["image_id"][:]
+    return sorted(missing, key=lambda i: (image_ids[i if images_from is None else images_from[i]], i))
+
+
+def store_features(model: PreTrainedModel, processor: ProcessorMixin, rows: Dataset) -> ImageFeatures | None:
+    """Features of all images, where a model of ours has a frozen encoder; training or another evaluation with the
+    same one may have stored them."""
+    if model.config.model_type != "flamingo_med" or not model.config.freeze_vision:
+        return None
+    state = PartialState()
+    features = ImageFeatures(model, processor)
+    with state.main_process_first():
+        features.refresh()
+        features.add_rows(model, processor, rows, progress=state.is_main_process)
+    return features
+
+
+def model_fingerprint(model: PreTrainedModel, processor: ProcessorMixin) -> str:
+    """Hash of the weights and of all settings that an answer depends on, wherever the model lies."""
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    settings = [config, model.generation_config.to_dict(), processor.to_dict(), processor.chat_template]
+    parts = [hash_weights(model), settings]
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
