@@ -1,10 +1,11 @@
-"""Score a model on a split of a data set, or ask it one question.
+"""Score a model on a split of a data set, ask it one question, or measure how faithful its explanations are.
 
     python eval.py --model runs/phantom --recipe recipes/phantom.yaml --split test
     python eval.py ask --model runs/phantom --image docs/phantom.png --question "Is there a lung nodule?"
     python eval.py compare runs/a/eval/phantom-test/predictions.jsonl runs/b/eval/phantom-test/predictions.jsonl
     python eval.py calibrate runs/phantom/eval/phantom-validation/predictions.jsonl
     python eval.py consistency --model runs/phantom --split test
+    python eval.py explain --model runs/phantom --recipe recipes/phantom.yaml --split test
 
 Scoring answers every question with its image, with a blank one and with another row's, compares baselines that see
 none, prints a table with 95 % intervals clustered by image, and writes metrics.json, predictions.jsonl and
@@ -15,18 +16,18 @@ or that of the run that made the model; --data_dir and --data.option override it
 compare prints the differences between two evaluations of the same rows. calibrate fits the temperatures of a model's
 confidences to an evaluation of its validation split, and writes calibration.json beside the weights. consistency asks
 changed and rephrased questions whose right answer is known, and writes consistency.json to the folder of scores.
+explain makes maps of which pixels made each answer, by every method, and a report card of how faithful they are.
 """
 
-import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from accelerate import PartialState
-from filelock import FileLock, Timeout
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
+from modeling_flamingo_med.explanation.command import ExplanationArguments, explain
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
@@ -34,6 +35,7 @@ from processing.datasets.vqa_rad import twins
 from processing.errors import InputError, check_keys, run
 from processing.evaluation import answer_conditions, store_features
 from processing.files import write_json
+from processing.folders import reserve, results_folder
 from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, build_with_data, describe, override
 from processing.scoring.baselines import image_lookup_answers, majority_answers, question_only_answers
@@ -111,8 +113,8 @@ def evaluate(arguments: list[str]) -> None:
     model, processor = load_model(args.model)
     calibration = load_calibration(args.model)
     state = PartialState()
-    output_dir = default_folder(args, data_args)
-    lock = reserve(output_dir, state)
+    output_dir = Path(args.output_dir or results_folder(args.model, "eval", data_args, args.split))
+    lock = reserve(output_dir, first_process=state.is_main_process)
     scored, images = sum(map(bool, rows["answers"])), len(set(rows["image_id"]))
     conditions = ["model"] if scored == 0 else ["model", "blank_image", "shuffled_image"][: 3 if images > 1 else 2]
     if state.num_processes > 1 and state.is_main_process:
@@ -150,28 +152,6 @@ def evaluate(arguments: list[str]) -> None:
     shutil.rmtree(partial)
     lock.release()
     print_result(output_dir, meta, scores)
-
-
-def default_folder(args: EvaluationArguments | ConsistencyArguments, data_args: DataArguments) -> Path:
-    """Where the scores go: the folder that was asked for, or one beneath the model."""
-    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
-    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
-    beneath = args.model if Path(args.model).is_dir() else f"runs/{args.model.replace('/', '--')}"  # on the Hub
-    return Path(args.output_dir or Path(beneath, "eval", f"{data_args.dataset}-{args.split}{options}"))
-
-
-def reserve(folder: Path, state: PartialState) -> FileLock:
-    """Keep other evaluations out of the folder until this one ends, however it ends."""
-    lock = FileLock(folder / ".lock")
-    if state.is_main_process:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise InputError(f"another process is evaluating into {folder}; choose another --output_dir") from None
-        except OSError as error:
-            raise InputError(f"the scores cannot be written to {folder}: {error.strerror}") from None
-    return lock
 
 
 def print_result(folder: Path, meta: dict, scores: list[dict]) -> None:
@@ -245,11 +225,11 @@ def consistency(arguments: list[str]) -> None:
         pairs += paraphrases(rows, twins(data_args.data_dir))
     if not pairs:
         raise InputError(f"no question in the {args.split} split of {data_args.dataset} is one that the rules change")
-    output_dir = default_folder(args, data_args)
+    output_dir = Path(args.output_dir or results_folder(args.model, "eval", data_args, args.split))
     predictions = output_dir / "predictions.jsonl"  # of an evaluation, and with the head's classes where there is one
     of_head = head_agreement(read_predictions(predictions)) if predictions.is_file() else []
     model, processor = load_model(args.model)
-    lock = reserve(output_dir, PartialState())
+    lock = reserve(output_dir)
     asked = distinct_rows(pairs)
     features = store_features(model, processor, rows)
     answers = answer_questions(
@@ -270,12 +250,19 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             f"{__doc__}\nscore:\n{describe(EvaluationArguments, DataArguments)}\nask:\n{describe(QuestionArguments)}\n"
-            f"consistency:\n{describe(ConsistencyArguments, DataArguments)}"
+            f"consistency:\n{describe(ConsistencyArguments, DataArguments)}\n"
+            f"explain:\n{describe(ExplanationArguments, DataArguments)}"
         )
     elif arguments[0].startswith("--"):
         evaluate(arguments)
     else:
-        commands = {"ask": ask, "compare": compare_files, "calibrate": calibrate, "consistency": consistency}
+        commands = {
+            "ask": ask,
+            "compare": compare_files,
+            "calibrate": calibrate,
+            "consistency": consistency,
+            "explain": explain,
+        }
         check_keys(arguments[:1], commands, "command")
         commands[arguments[0]](arguments[1:])
 

@@ -23,12 +23,13 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.backbones_flamingo_med import part_config
 from modeling_flamingo_med.memory import estimate_memory, format_memory
-from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, reserve, say_changes
+from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, say_changes
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen, fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
 from processing.files import write_json, write_whole
+from processing.folders import reserve
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
@@ -106,7 +107,7 @@ def main() -> None:
         print(memory_table(model_args, training_args, tokens))
         return
     checkpoint = find_checkpoint(training_args)
-    lock = reserve(training_args)
+    lock = reserve(training_args.output_dir, first_process=training_args.process_index == 0)
 
     set_seed(training_args.seed)
     train_rows, validation_rows = data_args.load_train(), data_args.load("validation")

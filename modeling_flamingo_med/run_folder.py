@@ -1,4 +1,4 @@
-"""The folder of a run: who may write to it, which checkpoint a run goes on from, what a full disk gets one."""
+"""The folder of a run: which checkpoint it goes on from, what its settings were, what a full disk gets one."""
 
 import errno
 import json
@@ -7,27 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
 from processing.errors import InputError
-
-
-def reserve(args: TrainingArguments) -> FileLock:
-    """Keep other runs out of the output folder until this one ends, however it ends."""
-    lock = FileLock(Path(args.output_dir, ".lock"))
-    if args.process_index == 0:
-        try:
-            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise InputError(
-                f"another process is training in {args.output_dir}; choose another --output_dir"
-            ) from None
-        except OSError as error:
-            raise InputError(f"the run cannot be written to {args.output_dir}: {error.strerror}") from None
-    return lock
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:

@@ -173,7 +173,7 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, inside):
 def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, inside):
     with FileLock(tmp_path / ".lock"):
         message = inside("eval.py", "--model", run_folder, "--output_dir", tmp_path, code=2)
-    assert f"another process is evaluating into {tmp_path}" in message
+    assert f"another process is writing to {tmp_path}" in message
     message = inside("eval.py", "--model", run_folder, "--output_dir", "README.md", code=2)
     assert "cannot be written to README.md" in message
 
@@ -223,7 +223,7 @@ def test_a_run_says_what_it_came_from(run_folder):
 def test_a_folder_in_use_is_refused(tmp_path, inside):
     with FileLock(tmp_path / ".lock"):
         message = inside("train.py", "recipes/phantom.yaml", "--output_dir", tmp_path, code=2)
-    assert f"another process is training in {tmp_path}" in message
+    assert f"another process is writing to {tmp_path}" in message
     message = inside("train.py", "recipes/phantom.yaml", "--output_dir", "README.md", code=2)
     assert "cannot be written to README.md" in message
 

@@ -1,0 +1,104 @@
+"""`python eval.py explain`: the explanation report card of a model on a split of a data set."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from modeling_flamingo_med.explanation import card
+from modeling_flamingo_med.explanation.faithfulness import randomise
+from modeling_flamingo_med.explanation.methods import METHODS, load_method
+from modeling_flamingo_med.explanation.report import Checks, choose, format_table, judge, measure, score
+from processing.answering import load_model
+from processing.datasets import fingerprint
+from processing.errors import InputError, check_keys
+from processing.files import write_json, write_whole
+from processing.folders import reserve, results_folder
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.provenance import provenance
+from processing.recipe import build_with_data
+
+
+@dataclass
+class ExplanationArguments:
+    """Whose explanations, of what, and where the report goes."""
+
+    model: str = field(metadata={"help": "folder or Hub id of the model"})
+    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
+    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    limit: int = field(default=200, metadata={"help": "at most so many questions, always the same"})
+    methods: list[str] = field(default_factory=lambda: list(METHODS), metadata={"help": "which methods"})
+    repeats: list[str] = field(
+        default_factory=list, metadata={"help": "the same model trained with other seeds, to see if its maps repeat"}
+    )
+    seed: int = field(default=0, metadata={"help": "of the random model"})
+    output_dir: str | None = field(default=None, metadata={"help": "MODEL/explain/DATASET-SPLIT if unset"})
+
+    def __post_init__(self):
+        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+        check_keys(self.methods, METHODS, "method")
+        if not self.methods:
+            raise InputError(f"no method given; known: {', '.join(METHODS)}")
+        if self.limit < 1:
+            raise InputError(f"limit is at least 1, got {self.limit}")
+
+
+def explain(arguments: list[str]) -> None:
+    """Table, report.json, questions.jsonl, report.png and report.html."""
+    args, data_args = build_with_data(arguments, ExplanationArguments)
+    for method in args.methods:
+        load_method(method)
+    rows = data_args.load(args.split)
+    folder = Path(args.output_dir or results_folder(args.model, "explain", data_args, args.split))
+    model, processor = load_model(args.model)
+    others = [load_repeat(name, processor) for name in args.repeats]
+    lock = reserve(folder)
+    chosen = choose(rows, args.limit)
+    records = measure(model, processor, chosen, args.methods, Checks(randomise(model, args.seed), others))
+    scores = score(records)
+    sentences, notes = judge(scores, args.methods), describe_choice(records, len(rows))
+
+    title = f"Explanations of {args.model} on {data_args.dataset} {args.split}"
+    png = card.to_png(card.draw(scores, title))
+    meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
+    meta["revision"] = getattr(model.config, "_commit_hash", None)
+    write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
+    write_whole(
+        folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    )
+    (folder / "report.png").write_bytes(png)
+    write_whole(folder / "report.html", card.to_html(scores, sentences, notes, title, png))
+    lock.release()
+    print(f"\n{title}, 95 % intervals clustered by image\n\n{format_table(scores)}\n")
+    print(*notes, *sentences, sep="\n")
+    print(f"\nwritten: {folder}/report.json, questions.jsonl, report.png, report.html")
+
+
+def load_repeat(name: str, processor: FlamingoMedProcessor) -> PreTrainedModel:
+    """A model whose maps can be laid over those of the first.
+
+    Raises:
+        InputError: no model, or one that reads other tokens or images of another size.
+    """
+    model, other = load_model(name)
+    same_tokens = other.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
+    if not same_tokens or other.image_processor.to_dict() != processor.image_processor.to_dict():
+        raise InputError(f"{name} has another tokenizer or image size; repeats differ in their seed only")
+    return model
+
+
+def describe_choice(records: Sequence[dict], total: int) -> list[str]:
+    """How many questions were asked, of how many, and of which the finding was looked for."""
+    asked = {record["id"]: record for record in records}.values()
+    boxes = [record for record in asked if record["findings"]]
+    right = [record for record in boxes if record["right"]]
+    located = {record["id"] for record in records if "pointing" in record}
+    notes = [f"{len(asked)} of {total} questions, {len(boxes)} of them with boxes that the answer depends on"]
+    if boxes:
+        notes.append(
+            f"the finding was looked for in {len(located)} of these: not in {len(boxes) - len(right)} with a wrong "
+            f"answer and {len(right) - len(located)} whose boxes the model does not see"
+        )
+    return notes

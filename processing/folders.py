@@ -1,0 +1,39 @@
+"""Folders that commands write to: their names by default, and one writer at a time."""
+
+import re
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from processing.errors import InputError
+from processing.recipe import DataArguments
+
+
+def results_folder(model: str, kind: str, data_args: DataArguments, split: str) -> Path:
+    """Where the results of a kind, such as eval, go by default: beneath the model, or in runs/ for one of the Hub."""
+    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
+    options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
+    beneath = model if Path(model).is_dir() else f"runs/{model.replace('/', '--')}"
+    return Path(beneath, kind, f"{data_args.dataset}-{split}{options}")
+
+
+def reserve(folder: str | Path, *, first_process: bool = True) -> FileLock:
+    """Make a folder, and keep other commands out of it until this one ends, however it ends.
+
+    Args:
+        folder: the folder.
+        first_process: of several processes of one command only the first reserves it.
+
+    Raises:
+        InputError: another process writes to it, or nobody may.
+    """
+    lock = FileLock(Path(folder, ".lock"))
+    if first_process:
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise InputError(f"another process is writing to {folder}; choose another --output_dir") from None
+        except OSError as error:
+            raise InputError(f"the results cannot be written to {folder}: {error.strerror}") from None
+    return lock
