@@ -32,7 +32,7 @@ def question_end(
     attention_mask: Tensor | None,
     labels: Tensor | None,
     sequence_ids: Tensor | None,
-    eoq_token_id: int,
+    eoq_token_id: int | None,
 ) -> tuple[Tensor, Tensor]:
     """Where the head reads: the last `<EOQ>` before the answer; in a prompt without one, its last token.
 
@@ -43,7 +43,7 @@ def question_end(
         attention_mask: (b t) 0 on padding.
         labels: (b t) -100 on all but the answer; None where there is none.
         sequence_ids: (1 t) which of s sequences each token belongs to, where they are packed into one row.
-        eoq_token_id: id of `<EOQ>`.
+        eoq_token_id: id of `<EOQ>`; None where the tokenizer has none.
 
     Returns:
         Rows (b) and positions (b) in them; of packed sequences (s) and (s).
@@ -67,7 +67,8 @@ def question_end(
         is_prompt = is_prompt & ((answer == 0) | (order < answer))
         if not torch.compiler.is_compiling() and not is_prompt.any(-1).all():
             raise ValueError("a row has labels from its first token on; the head reads the prompt, which has none")
-    return rows, (is_prompt * (order + t * (input_ids == eoq_token_id))).argmax(-1)
+    is_end = torch.zeros_like(is_prompt) if eoq_token_id is None else input_ids == eoq_token_id
+    return rows, (is_prompt * (order + t * is_end)).argmax(-1)
 
 
 def classification_loss(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig
+from transformers.activations import ACT2FN
 
 FEATURE_SELECTIONS = ("full", "patch", "pooled")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
@@ -16,8 +17,9 @@ class FlamingoMedConfig(PretrainedConfig):
         vision_config: configuration (or its dict with `model_type`) of any `transformers` image encoder.
         text_config: configuration (or its dict with `model_type`) of any supported `transformers` causal LM; its
             vocabulary includes the special tokens.
-        image_token_id: id of `<image>`, which marks where an image stands in the text.
-        eoq_token_id: id of `<EOQ>`, the end of a question, where the classification head reads.
+        image_token_id: id of `<image>`, or of the first of its tokens, which marks where an image stands in the text.
+        eoq_token_id: id of `<EOQ>`, the end of a question, where the classification head reads; None where a tokenizer
+            has none, and the head reads at the end of the prompt.
         eos_token_id: id of `<EOC>`, the end of a chunk (an answer or a report); generation stops there.
         pad_token_id: id of the padding token.
         vision_feature_layer: the layer of the image encoder whose features are taken; -1 for its output, -2 for the
@@ -29,14 +31,23 @@ class FlamingoMedConfig(PretrainedConfig):
         resampler_num_heads: attention heads of the resampler.
         resampler_head_dim: width of one of them.
         resampler_ff_mult: feed-forward width over the width of the image encoder.
+        resampler_act: its activation, by its name in `transformers`.
+        resampler_qk_norm: LayerNorm of its queries and keys in each head.
         resampler_num_positions: patches of an image, to learn an embedding of each one's place, as a convolutional
             encoder needs; 0 for encoders that know places, as vision transformers do.
         resampler_max_frames: the most frames of an image, such as the views of a study; with more than one, each has a
             learned time embedding.
-        cross_attn_every_n_layers: a gated cross-attention stands before decoder layers 0, n, 2n, …
+        resampler_max_images: the most images of a row, each with a learned embedding of its number in the row; 0 for
+            images that are encoded alike wherever they stand.
+        cross_attn_every_n_layers: a gated cross-attention stands before every n-th decoder layer,
+        cross_attn_first_layer: from this one on, counted from 0.
         cross_attn_num_heads: attention heads of a gated cross-attention.
         cross_attn_head_dim: width of one of them.
         cross_attn_ff_mult: feed-forward width over the width of the decoder.
+        cross_attn_act: its activation, by its name in `transformers`.
+        cross_attn_gated_ff: the activation of one projection gates another, as in Llama.
+        cross_attn_qk_norm: norm of its queries and keys in each head.
+        cross_attn_rms_norm_eps: its norms are RMSNorms with this epsilon; LayerNorms where None.
         cross_attn_gate_init: where the gates' α starts. At 0 a fresh model is the plain decoder, which protects what a
             pretrained one knows; a decoder that starts from random weights learns to look sooner with open gates.
         cross_attn_latest_only: a token sees the latest image before it; otherwise all images before it.
@@ -77,13 +88,21 @@ class FlamingoMedConfig(PretrainedConfig):
         resampler_num_latents: int = 64,
         resampler_num_heads: int = 8,
         resampler_head_dim: int = 64,
-        resampler_ff_mult: int = 4,
+        resampler_ff_mult: float = 4,
+        resampler_act: str = "gelu",
+        resampler_qk_norm: bool = False,
         resampler_num_positions: int = 0,
         resampler_max_frames: int = 1,
+        resampler_max_images: int = 0,
         cross_attn_every_n_layers: int = 1,
+        cross_attn_first_layer: int = 0,
         cross_attn_num_heads: int = 8,
         cross_attn_head_dim: int = 64,
-        cross_attn_ff_mult: int = 4,
+        cross_attn_ff_mult: float = 4,
+        cross_attn_act: str = "gelu",
+        cross_attn_gated_ff: bool = False,
+        cross_attn_qk_norm: bool = False,
+        cross_attn_rms_norm_eps: float | None = None,
         cross_attn_gate_init: float = 0.0,
         cross_attn_latest_only: bool = True,
         num_labels: int | None = None,
@@ -114,7 +133,14 @@ class FlamingoMedConfig(PretrainedConfig):
             if value < 1:
                 raise ValueError(f"{name} is at least 1, got {value}")
 
+        for name, act in (("resampler_act", resampler_act), ("cross_attn_act", cross_attn_act)):
+            if act not in ACT2FN:
+                raise ValueError(f"{name} is an activation of transformers, such as gelu or relu, got {act!r}")
+
         text_config = _as_config(text_config, default="gpt2")
+        if not 0 <= cross_attn_first_layer < text_config.num_hidden_layers:
+            layers = text_config.num_hidden_layers
+            raise ValueError(f"cross_attn_first_layer is one of the decoder's {layers}, got {cross_attn_first_layer}")
         kwargs.setdefault("tie_word_embeddings", text_config.tie_word_embeddings)
         if id2label and num_labels not in (None, len(id2label)):
             raise ValueError(f"num_labels is {num_labels}, but id2label names {len(id2label)}")
@@ -145,12 +171,20 @@ class FlamingoMedConfig(PretrainedConfig):
         self.resampler_num_heads = resampler_num_heads
         self.resampler_head_dim = resampler_head_dim
         self.resampler_ff_mult = resampler_ff_mult
+        self.resampler_act = resampler_act
+        self.resampler_qk_norm = resampler_qk_norm
         self.resampler_num_positions = resampler_num_positions
         self.resampler_max_frames = resampler_max_frames
+        self.resampler_max_images = resampler_max_images
         self.cross_attn_every_n_layers = cross_attn_every_n_layers
+        self.cross_attn_first_layer = cross_attn_first_layer
         self.cross_attn_num_heads = cross_attn_num_heads
         self.cross_attn_head_dim = cross_attn_head_dim
         self.cross_attn_ff_mult = cross_attn_ff_mult
+        self.cross_attn_act = cross_attn_act
+        self.cross_attn_gated_ff = cross_attn_gated_ff
+        self.cross_attn_qk_norm = cross_attn_qk_norm
+        self.cross_attn_rms_norm_eps = cross_attn_rms_norm_eps
         self.cross_attn_gate_init = cross_attn_gate_init
         self.cross_attn_latest_only = cross_attn_latest_only
         self.classification_dropout = classification_dropout
@@ -175,7 +209,8 @@ class FlamingoMedConfig(PretrainedConfig):
     @property
     def first_new_token_id(self) -> int:
         """Where the special tokens begin, which a processor puts behind a tokenizer's own."""
-        return min(self.image_token_id, self.eoq_token_id, self.eos_token_id)
+        ids = (self.image_token_id, self.eoq_token_id, self.eos_token_id)
+        return min(i for i in ids if i is not None)
 
 
 def _check(name: str, value: str, allowed: tuple[str, ...]) -> None:

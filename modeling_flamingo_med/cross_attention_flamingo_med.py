@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import torch
@@ -81,16 +82,36 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
     x ← x + tanh(α₂) · feed-forward(x)
 
     With both gates at 0, where they start by default, a layer leaves the decoder as it is.
+
+    Args:
+        width, media_width: of the decoder and of the image's latents.
+        num_heads, head_dim: attention heads and the width of one.
+        ff_mult, act, gated_ff: feed-forward width over `width`, its activation, and whether that gates.
+        qk_norm: norm of queries and keys in each head.
+        rms_norm_eps: all norms are RMSNorms with this epsilon; LayerNorms where None.
+        gate_init: where the gates' α starts.
     """
 
     def __init__(
-        self, *, width: int, media_width: int, num_heads: int, head_dim: int, ff_mult: int, gate_init: float = 0.0
+        self,
+        *,
+        width: int,
+        media_width: int,
+        num_heads: int,
+        head_dim: int,
+        ff_mult: float,
+        act: str = "gelu",
+        gated_ff: bool = False,
+        qk_norm: bool = False,
+        rms_norm_eps: float | None = None,
+        gate_init: float = 0.0,
     ):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.attn = FlamingoMedAttention(width, media_width, num_heads, head_dim)
+        norm = nn.LayerNorm if rms_norm_eps is None else partial(nn.RMSNorm, eps=rms_norm_eps)
+        self.norm = norm(width)
+        self.attn = FlamingoMedAttention(width, media_width, num_heads, head_dim, norm if qk_norm else None)
         self.attn_gate = FlamingoMedGate(gate_init)
-        self.ff = FlamingoMedFeedForward(width, ff_mult)
+        self.ff = FlamingoMedFeedForward(width, ff_mult, act=act, gated=gated_ff, norm=norm)
         self.ff_gate = FlamingoMedGate(gate_init)
 
     def forward(

@@ -5,11 +5,16 @@ height and width, p patch, l latent, t token, d width, a attention head, e width
 k key, m distinct image, v vocabulary, r row of the vocabulary, s candidate answer.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+MakeNorm = Callable[[int], nn.Module]  # of a width
 
 
 class FlamingoMedKeysValues(nn.Linear):
@@ -18,18 +23,32 @@ class FlamingoMedKeysValues(nn.Linear):
 
 
 class FlamingoMedAttention(nn.Module):
-    """Multi-head attention from queries (b q d) to the keys and values of something else, without biases."""
+    """Multi-head attention from queries (b q d) to the keys and values of something else, without biases.
 
-    def __init__(self, query_width: int, media_width: int, num_heads: int, head_dim: int):
+    Args:
+        query_width, media_width: of what asks and of what is asked.
+        num_heads, head_dim: attention heads and the width of one.
+        qk_norm: makes the norms of queries and keys in each head; None for none.
+    """
+
+    def __init__(
+        self, query_width: int, media_width: int, num_heads: int, head_dim: int, qk_norm: MakeNorm | None = None
+    ):
         super().__init__()
         self.num_heads = num_heads
         self.to_q = nn.Linear(query_width, num_heads * head_dim, bias=False)
         self.to_kv = FlamingoMedKeysValues(media_width, 2 * num_heads * head_dim, bias=False)
         self.to_out = nn.Linear(num_heads * head_dim, query_width, bias=False)
+        self.q_norm = qk_norm(head_dim) if qk_norm else None
+        self.k_norm = qk_norm(head_dim) if qk_norm else None
 
     def keys_values(self, media: Tensor) -> Tensor:
         """Keys and values, stacked: (b k d) → (b 2 a k e)."""
-        return rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
+        keys_values = rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
+        if self.k_norm is None:
+            return keys_values
+        keys, values = keys_values.unbind(1)
+        return torch.stack([self.k_norm(keys), values], dim=1)
 
     def forward(
         self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
@@ -41,6 +60,8 @@ class FlamingoMedAttention(nn.Module):
             maps: where given, the attention is computed step by step, and its weights (b a q k) are appended.
         """
         queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
+        if self.q_norm is not None:
+            queries = self.q_norm(queries)
         keys, values = keys_values.unbind(1)
         if maps is None:
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
@@ -54,15 +75,39 @@ class FlamingoMedAttention(nn.Module):
 
 
 class FlamingoMedFeedForward(nn.Sequential):
-    """LayerNorm → Linear → GELU → Linear, (… d) → (… d)."""
+    """Norm → Linear → activation → Linear, (… d) → (… d).
 
-    def __init__(self, width: int, mult: int):
+    Args:
+        width: d.
+        mult: inner width over `width`.
+        act: the activation, by its name in `transformers`.
+        gated: see `FlamingoMedGatedActivation`.
+        norm: makes the norm.
+    """
+
+    def __init__(
+        self, width: int, mult: float, *, act: str = "gelu", gated: bool = False, norm: MakeNorm = nn.LayerNorm
+    ):
+        inner = round(mult * width)
         super().__init__(
-            nn.LayerNorm(width),
-            nn.Linear(width, mult * width, bias=False),
-            nn.GELU(),
-            nn.Linear(mult * width, width, bias=False),
+            norm(width),
+            nn.Linear(width, 2 * inner if gated else inner, bias=False),
+            FlamingoMedGatedActivation(act) if gated else ACT2FN[act],
+            nn.Linear(inner, width, bias=False),
         )
+
+
+class FlamingoMedGatedActivation(nn.Module):
+    """The activation of the first half gates the second, (… 2d) → (… d) (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, act: str):
+        super().__init__()
+        self.act = ACT2FN[act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(… 2d) → (… d)."""
+        gate, x = x.chunk(2, dim=-1)
+        return self.act(gate) * x
 
 
 class FlamingoMedGate(nn.Module):

@@ -95,11 +95,15 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             num_heads=config.resampler_num_heads,
             head_dim=config.resampler_head_dim,
             ff_mult=config.resampler_ff_mult,
+            act=config.resampler_act,
+            qk_norm=config.resampler_qk_norm,
             num_positions=config.resampler_num_positions,
             max_frames=config.resampler_max_frames,
+            max_images=config.resampler_max_images,
         )
         self.language_model = language_model or load_language_model(config.text_config)
         decoder_layers = find_decoder_layers(self.language_model)
+        gated = range(config.cross_attn_first_layer, len(decoder_layers), config.cross_attn_every_n_layers)
         self.cross_attn = nn.ModuleList(
             FlamingoMedGatedCrossAttention(
                 width=config.text_config.hidden_size,
@@ -107,14 +111,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
                 num_heads=config.cross_attn_num_heads,
                 head_dim=config.cross_attn_head_dim,
                 ff_mult=config.cross_attn_ff_mult,
+                act=config.cross_attn_act,
+                gated_ff=config.cross_attn_gated_ff,
+                qk_norm=config.cross_attn_qk_norm,
+                rms_norm_eps=config.cross_attn_rms_norm_eps,
                 gate_init=config.cross_attn_gate_init,
             )
-            for _ in decoder_layers[:: config.cross_attn_every_n_layers]
+            for _ in gated
         )
         self.drops_keywords = config.text_config.model_type in DECODERS_THAT_DROP_KEYWORDS
         for i, layer in enumerate(decoder_layers):
-            index, skipped = divmod(i, config.cross_attn_every_n_layers)
-            hook = FlamingoMedCrossAttentionHook(self.cross_attn, None if skipped else index, self.drops_keywords)
+            index = gated.index(i) if i in gated else None
+            hook = FlamingoMedCrossAttentionHook(self.cross_attn, index, self.drops_keywords)
             layer.register_forward_pre_hook(hook, with_kwargs=True)
         inputs, outputs = self.get_input_embeddings(), self.get_output_embeddings()
         if config.train_embeddings == "new":
@@ -253,7 +261,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             if frame_mask.shape != (b, n, f):
                 raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
             frame_mask = rearrange(frame_mask.bool(), "b n f -> (b n) f")
-        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, maps)
+        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, maps, n)
         return rearrange(latents, "(b n) l d -> b n l d", n=n)
 
     def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
@@ -266,7 +274,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
 
         Returns:
             (b g 2 a (n l) e)
+
+        Raises:
+            ValueError: rows share several images, although an image's number in its row is in its latents.
         """
+        if self.config.resampler_max_images and row_images is not None and row_images.shape[1] > 1:
+            raise ValueError(
+                "with resampler_max_images, rows of several images cannot share them; leave out row_images"
+            )
         latents = rearrange(image_latents, "b n l d -> b (n l) d")
         # Spread over several devices, each layer answers on its own.
         states = [layer.attn.keys_values(latents).to(latents.device) for layer in self.cross_attn]
@@ -333,6 +348,10 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         if image_latents is not None:
             image_states = self.latents_to_states(image_latents, row_images)
         if sequence_ids is not None:
+            if self.config.resampler_max_images:
+                raise ValueError(
+                    "with resampler_max_images, rows cannot be packed: each image has its number in a row"
+                )
             attention_mask = packed_mask(sequence_ids, self.dtype)
         elif position_ids is None and attention_mask is not None:  # padding on the left takes no positions
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]

@@ -117,6 +117,8 @@ class FlamingoMedTrainer(Trainer):
         streams = isinstance(train_dataset, IterableDataset)
         if streams and args.max_steps <= 0:
             raise InputError("a streamed data set has no length, so say how long to train: --max_steps 10000")
+        if args.packing and model.config.resampler_max_images:
+            raise InputError("this model numbers the images of a row, so rows cannot be packed: --packing false")
         model.generation_config.max_new_tokens = args.max_new_tokens
         classes = {
             "label2id": model.config.label2id,

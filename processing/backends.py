@@ -90,7 +90,8 @@ class FlamingoMedBackend:
 
     def _check_room(self, prompt: int) -> None:
         """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
-        context = self.model.config.get_text_config().max_position_embeddings
+        text = self.model.config.get_text_config()
+        context = text.max_seq_len if text.model_type == "mpt" else text.max_position_embeddings
         longest = self.model.generation_config.max_new_tokens or NEW_TOKENS
         if prompt + longest > context:
             raise InputError(

@@ -84,12 +84,16 @@ class FlamingoMedProcessor(ProcessorMixin):
         return cls(image_processor, tokenizer)
 
     @property
-    def token_ids(self) -> dict[str, int]:
-        """What `FlamingoMedForConditionalGeneration.from_vision_text_pretrained` needs to know of the tokens."""
-        image, end_of_question = self.tokenizer.convert_tokens_to_ids([IMAGE, END_OF_QUESTION])
+    def token_ids(self) -> dict[str, int | None]:
+        """What `FlamingoMedForConditionalGeneration.from_vision_text_pretrained` needs to know of the tokens.
+
+        Converted tokenizers may have no `<EOQ>`, and may take `<image>` for several tokens, of which the first counts.
+        """
+        added = self.tokenizer.get_added_vocab()
+        pieces = self.tokenizer(IMAGE, add_special_tokens=False)["input_ids"]
         return {
-            "image_token_id": image,
-            "eoq_token_id": end_of_question,
+            "image_token_id": added.get(IMAGE, pieces[0]),
+            "eoq_token_id": added.get(END_OF_QUESTION),
             "eos_token_id": self.tokenizer.eos_token_id,
             "pad_token_id": self.tokenizer.pad_token_id,
             "vocab_size": len(self.tokenizer),
@@ -130,12 +134,18 @@ class FlamingoMedProcessor(ProcessorMixin):
             and labels (b t), which cover exactly the answer and `<EOC>` and are -100 elsewhere.
 
         Raises:
-            ValueError: an answer holds a special token, or a row is longer than the decoder's context.
+            ValueError: an answer holds a special token, a row is longer than the decoder's context, or the tokens
+                mark another number of images than the text.
         """
         rows = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
             answer_ids = [self._answer_ids(answer) for answer in answers]
+        image = self.token_ids["image_token_id"]
+        for text, prompt, answer in zip(prompts, rows, answer_ids, strict=True):
+            said, seen = text.count(IMAGE), (prompt + answer).count(image)
+            if said != seen:
+                raise ValueError(f"the tokenizer reads {seen} {IMAGE} in a text with {said} of them; reword it")
         longest = max(len(prompt) + len(answer) for prompt, answer in zip(rows, answer_ids, strict=True))
         if longest > self.tokenizer.model_max_length:
             raise ValueError(
@@ -234,8 +244,8 @@ class FlamingoMedProcessor(ProcessorMixin):
         return ["pixel_values", "input_ids", "attention_mask"]
 
     def _answer_ids(self, answer: str) -> list[int]:
-        """Tokens of an answer as it follows a prompt, `<EOC>` included."""
-        text = f" {self._plain(answer, 'answer')} {END_OF_CHUNK}"
+        """Tokens of an answer as it follows a prompt, the end of the chunk included."""
+        text = f" {self._plain(answer, 'answer')} {self.tokenizer.eos_token}"
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def _plain(self, text: str, what: str) -> str:

@@ -239,6 +239,47 @@ def test_what_encoders_cannot(encoder_model, processor, images):
         encoder_model("clip", vision_feature_select="pooled", vision_feature_layer=-2)
 
 
+def test_settings_of_the_layers(decoder_model):
+    layers = decoder_model("gpt2", cross_attn_first_layer=1, cross_attn_every_n_layers=1).cross_attn
+    assert len(layers) == 2
+    for settings, message in (
+        ({"cross_attn_first_layer": 3}, "cross_attn_first_layer is one of the decoder's 3, got 3"),
+        ({"resampler_act": "sqrelu"}, "resampler_act is an activation of transformers, .* got 'sqrelu'"),
+        ({"cross_attn_act": "swiglu"}, "cross_attn_act is an activation of transformers, .* got 'swiglu'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            decoder_model("gpt2", **settings)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "mpt"])
+def test_layers_of_other_flamingos_do_all_that_ours_do(decoder_model, processor, images, name):
+    """Gated feed-forward, norms of queries and keys, RMSNorm: cache, checkpointing, saving, closed gates."""
+    settings = {
+        "resampler_act": "relu",
+        "resampler_qk_norm": True,
+        "resampler_ff_mult": 2.5,
+        "resampler_max_images": 2,
+        "cross_attn_first_layer": 1,
+        "cross_attn_act": "silu",
+        "cross_attn_gated_ff": True,
+        "cross_attn_qk_norm": True,
+        "cross_attn_rms_norm_eps": 1e-6,
+    }
+    model = decoder_model(name, **settings)
+    batch = processor(images=images, text=QUESTIONS)
+    options = {"max_new_tokens": 6, "do_sample": False}
+    assert torch.equal(model.generate(**batch, **options), model.generate(**batch, **options, use_cache=False))
+    model.train()
+    model(**processor(images=images, text=QUESTIONS, answers=["yes", "no", "left"])).loss.backward()
+    ours = [*model.resampler.named_parameters(), *model.cross_attn.named_parameters()]
+    assert [key for key, p in ours if p.grad is None or not p.grad.any()] == []
+    closed = decoder_model(name, **settings, cross_attn_gate_init=0.0)
+    tokens = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    tokens["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+    with torch.no_grad():
+        assert torch.equal(closed(**batch).logits, closed.language_model(**tokens).logits)
+
+
 def test_decoders_that_would_not_see_the_image_are_refused(processor):
     with pytest.raises(ValueError, match="BloomForCausalLM does not hand"):
         FlamingoMedForConditionalGeneration.from_vision_text_pretrained(

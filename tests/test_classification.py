@@ -58,6 +58,7 @@ def test_where_the_head_reads():
     # The third asks nothing: its prompt's last token.
     assert [part.tolist() for part in question_end(ids, mask, labels, None, 5)] == [[0, 1, 2], [2, 2, 1]]
     assert question_end(ids, mask, None, None, 5)[1].tolist() == [2, 4, 4]
+    assert question_end(ids, mask, None, None, None)[1].tolist() == [4, 5, 4]  # a tokenizer without <EOQ>
     real = mask.bool()
     packed = ids[real][None], None, labels[real][None], torch.arange(3).repeat_interleave(mask.sum(1))[None]
     assert [part.tolist() for part in question_end(*packed, 5)] == [[0, 0, 0], [2, 5 + 2, 5 + 6 + 1]]
