@@ -6,7 +6,8 @@
 A recipe is a YAML file of the arguments below and of any argument of `transformers.TrainingArguments`; the command
 line overrides it, and --print_config shows the result. --estimate_memory 64 tells what a device needs for a step of
 questions of 64 tokens, without data or weights. Stages chain: --init_from runs/mimic_cxr. The best model ends in
-output_dir; `AutoModelForImageTextToText.from_pretrained` loads it there.
+output_dir, where `AutoModelForImageTextToText.from_pretrained` loads it, and with --push_to_hub --hub_model_id
+user/name on the Hub.
 """
 
 import sys
@@ -30,6 +31,7 @@ from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
 from processing.files import write_json, write_whole
 from processing.folders import reserve
+from processing.hub import reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.provenance import provenance
 from processing.recipe import DataArguments, build_arguments, describe, override, read_recipe
@@ -153,6 +155,8 @@ def main() -> None:
         print(Path(training_args.output_dir, "summary.md").read_text())
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
         lock.release()
+    if training_args.push_to_hub:
+        trainer.push_to_hub()
 
 
 def memory_table(args: ModelArguments, training_args: FlamingoMedTrainingArguments, tokens: int) -> str:
@@ -244,7 +248,8 @@ def mistakes_named() -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
-        raise InputError(str(error).partition("\n")[0]) from None
+        message, why = str(error).partition("\n")[0], reason(error)
+        raise InputError(message if message == why else f"{message.rstrip(':')}: {why}") from None
 
 
 def as_config(settings: dict) -> PretrainedConfig:

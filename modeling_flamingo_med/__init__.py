@@ -1,7 +1,7 @@
 """The model: configuration, Perceiver resampler, gated cross-attention, and the whole of them.
 
 Importing this package registers the Auto classes: `AutoModel`, `AutoModelForImageTextToText` and `AutoProcessor` then
-load our checkpoints.
+load our checkpoints. Those it saves carry their code, so that they load without it too, by `trust_remote_code=True`.
 """
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
@@ -17,6 +17,10 @@ AutoConfig.register("flamingo_med", FlamingoMedConfig)
 AutoModel.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
 AutoModelForImageTextToText.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
 AutoProcessor.register(FlamingoMedConfig, FlamingoMedProcessor)
+
+FlamingoMedConfig.register_for_auto_class("AutoConfig")
+FlamingoMedForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")
+FlamingoMedProcessor.register_for_auto_class("AutoProcessor")
 
 __all__ = [
     "FlamingoMedConfig",

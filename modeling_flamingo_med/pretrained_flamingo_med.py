@@ -17,6 +17,7 @@ from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedGate
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 
+AUTO_CLASSES = ("AutoModel", "AutoModelForImageTextToText")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
@@ -85,6 +86,9 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a part that would not be saved began with random weights.
         """
+        if self.is_remote_code():  # the code goes with it, and `transformers` names the model to one Auto class only
+            reference = f"{type(self).__module__.rpartition('.')[2]}.{type(self).__name__}"
+            self.config.auto_map = dict.fromkeys(AUTO_CLASSES, reference)
         if save_backbones:
             super().save_pretrained(save_directory, *args, state_dict=state_dict, **kwargs)
             return

@@ -30,6 +30,7 @@ from processing.scoring.intervals import clustered_bootstrap
 
 from .layers_flamingo_med import FlamingoMedGate
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from .pushing import Pushing
 from .run_folder import full_disk_named
 from .run_report import RunReport
 from .sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
@@ -79,6 +80,8 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+        if self.hub_token is not None:  # run.json and recipe.yaml hold all settings
+            raise InputError("hub_token is a secret, not a setting; run `hf auth login`, or set HF_TOKEN")
 
 
 class _Progress(ProgressCallback):
@@ -89,7 +92,7 @@ class _Progress(ProgressCallback):
         super().on_log(args, state, control, logs=shown, **kwargs)
 
 
-class FlamingoMedTrainer(Trainer):
+class FlamingoMedTrainer(Pushing, Trainer):
     """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
 
     A training data set that is streamed passes by without end, a share of it in each process; `max_steps` says when to

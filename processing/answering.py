@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 from processing.backends import NEW_TOKENS, Answer, make_backend
 from processing.errors import InputError
 from processing.features import ImageFeatures
+from processing.hub import reason
 
 LARGEST_BATCH = 128
 IMAGE_COLUMNS = ("image", "more_images", "image_id")
@@ -31,7 +32,7 @@ def load_model(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
         model = AutoModelForImageTextToText.from_pretrained(name).to(device)
         return model, AutoProcessor.from_pretrained(name)
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"no image-text-to-text model at {name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
 
 
 def answer_questions(model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[dict], **how) -> list[Answer]:

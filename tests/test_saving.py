@@ -150,6 +150,24 @@ def test_settings_at_loading(make_model, tmp_path):
     FlamingoMedForConditionalGeneration.from_pretrained(tmp_path)
 
 
+@torch.no_grad()
+def test_another_precision_at_loading(make_model, processor, images, batch, tmp_path):
+    model = make_model(num_labels=2)
+    model.save_pretrained(tmp_path)
+    expected = model(**batch).logits
+    for options in ({"dtype": torch.bfloat16}, {"dtype": "bfloat16", "device_map": "cpu"}):
+        loaded = AutoModelForImageTextToText.from_pretrained(tmp_path, **options)
+        assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16} and loaded.dtype == torch.bfloat16
+        inputs = {**batch, "pixel_values": batch["pixel_values"].bfloat16()}
+        torch.testing.assert_close(loaded(**inputs).logits.float(), expected, atol=0.1, rtol=0.1)
+        assert (
+            len(loaded.generate(**processor(images=images, text=QUESTIONS).to(torch.bfloat16), max_new_tokens=4)) == 3
+        )
+    loaded.save_pretrained(tmp_path / "half")
+    for dtype, kept in (("auto", torch.bfloat16), (torch.float32, torch.float32)):
+        assert AutoModelForImageTextToText.from_pretrained(tmp_path / "half", dtype=dtype).dtype == kept
+
+
 def test_random_backbones_must_be_saved(make_model, tmp_path):
     with pytest.raises(ValueError, match="the vision part began with random weights"):
         make_model().save_pretrained(tmp_path, save_backbones=False)

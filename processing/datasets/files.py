@@ -14,6 +14,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from processing.errors import InputError, nearest
+from processing.hub import reason
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -150,7 +151,7 @@ def read_hub(data_dir: str, splits: Sequence[str], *, name: str, hint: str, or_e
         found = datasets.load_dataset(data_dir)
     except (OSError, ValueError, DatasetsError) as error:
         place = "local folder" if Path(data_dir).is_dir() else "local folder or Hub id"
-        raise InputError(f"{name} does not load from the {place} {data_dir} ({_reason(error)}); {hint}") from error
+        raise InputError(f"{name} does not load from the {place} {data_dir} ({reason(error)}); {hint}") from error
     columns = ("image", "question", "answer")
     for split in splits:
         if split not in found or not set(columns) <= set(found[split].column_names):
@@ -175,7 +176,7 @@ def fetch(data_dir: str, tables: Sequence[str], archive: str, hint: str) -> tupl
     try:
         snapshot = snapshot_download(data_dir, repo_type="dataset", allow_patterns=[*tables, archive])
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:
-        raise InputError(f"neither a folder nor a Hub id: {data_dir} ({_reason(error)}); {hint}") from None
+        raise InputError(f"neither a folder nor a Hub id: {data_dir} ({reason(error)}); {hint}") from None
     if not Path(snapshot, archive).is_file():
         raise InputError(f"the Hub repository {data_dir} has no {archive}; {hint}")
     return Path(snapshot), Path(datasets.DownloadManager().extract(str(Path(snapshot, archive))))
