@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -341,6 +342,26 @@ def test_two_processes_learn_what_one_learns(tmp_path, inside):
         curve, other = ([entry[key] for entry in log if key in entry] for log in logs)
         assert len(curve) == (8 if key == "loss" else 2)
         assert other == pytest.approx(curve, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_trackers_get_what_is_logged(tmp_path, monkeypatch):
+    """TensorBoard and trackio, which keeps a database on this machine."""
+    pytest.importorskip("trackio")
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
+    arguments = ["train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW]
+    arguments += ["--num_train_epochs", "1", "--logging_steps", "1", "--report_to", "[tensorboard, trackio]"]
+    door(*arguments, "--project", "flamingo-med-test")
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
+    assert {"eval/exact_match", "eval/exact_match_low", "train/gate_attn_0"} <= set(events.Tags()["scalars"])
+    (database,) = (tmp_path / "trackio").glob("flamingo-med-test*.db")
+    with sqlite3.connect(database) as connection:
+        logged = [json.loads(row) for (row,) in connection.execute("select metrics from metrics order by step")]
+    assert len([entry for entry in logged if "train/loss" in entry]) == 4
 
 
 @pytest.mark.slow
