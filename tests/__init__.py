@@ -1,5 +1,6 @@
-"""Tests; none of them asks the Hub, which is said here, before anything of Hugging Face is imported."""
+"""Tests; what holds for all of them and the commands that they start is said here, before anything is imported."""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # none asks the Hub
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two test processes with two threads each get in each other's way

@@ -35,6 +35,12 @@ SMALL = {
 QUESTIONS = ["Is there a pleural effusion?", "Is the heart enlarged?", "On which side is the nodule?"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no process waits for the other at the end."""
+    longest = ["test_bar", "test_doors", "test_run_folder"]
+    items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the real data sets: `data` in FLAMINGO_MED_SHARED, by default in `shared` beside the repository."""

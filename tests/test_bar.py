@@ -1,0 +1,18 @@
+"""The bar that the recipe of `make demo` has to reach."""
+
+import json
+
+import pytest
+
+from tests.test_doors import door
+
+
+@pytest.mark.slow
+def test_phantom_is_learned_by_looking(tmp_path):
+    """The recipe of `make demo` reaches its bar: 0.85 overall, and 0.25 above the same model without images."""
+    door("train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run")
+    door("eval.py", "--model", tmp_path / "run")
+    metrics = json.loads((tmp_path / "run" / "eval" / "phantom-test" / "metrics.json").read_text())
+    value = {row["condition"]: row["value"] for row in metrics["scores"] if row["subset"] == "all"}
+    assert value["model"] >= 0.85
+    assert value["model"] - value["blank_image"] >= 0.25
