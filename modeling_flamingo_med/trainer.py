@@ -63,6 +63,10 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     packing: bool = field(
         default=True, metadata={"help": "put the questions of a training batch end to end, without padding"}
     )
+    bucket_lengths: bool = field(
+        default=True,
+        metadata={"help": "without packing: rows of similar length in a batch, which saves padding and mixes less"},
+    )
     store_features: bool = field(
         default=True,
         metadata={"help": "with a frozen image encoder and no augmentation, encode every image once and for all"},
@@ -188,7 +192,9 @@ class FlamingoMedTrainer(Pushing, Trainer):
                 )
             rows = EndlessRows(rows, args.seed, args.shuffle_buffer)
             return DataLoader(rows, batch_size=self._train_batch_size, **settings)
-        sampler = self.sampler(rows, self._train_batch_size, not args.packing, args.dataloader_drop_last)
+        sampler = self.sampler(
+            rows, self._train_batch_size, not args.packing and args.bucket_lengths, args.dataloader_drop_last
+        )
         loader = DataLoader(EpochRows(rows), batch_sampler=sampler, **settings)
         # Both kinds are this process's share already: accelerate is not to divide them again, but to count epochs.
         return prepare_data_loader(loader, num_processes=1, process_index=0)
@@ -297,13 +303,13 @@ class FlamingoMedTrainer(Pushing, Trainer):
         """This process's share of a data set in batches for evaluation, as many as of the other processes."""
         return DataLoader(
             EpochRows(rows),
-            batch_sampler=self.sampler(rows, self.args.per_device_eval_batch_size, padded=True),
+            batch_sampler=self.sampler(rows, self.args.per_device_eval_batch_size, by_length=True),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
         )
 
     def sampler(
-        self, rows: Dataset, batch_size: int, padded: bool, drop_last: bool = False
+        self, rows: Dataset, batch_size: int, by_length: bool, drop_last: bool = False
     ) -> ImageGroupedBatchSampler:
         """This process's share of the batches."""
         if len(rows) < self.args.world_size:
@@ -313,7 +319,7 @@ class FlamingoMedTrainer(Pushing, Trainer):
             rows["image_id"],
             batch_size=batch_size,
             seed=self.args.seed,
-            lengths=lengths if padded else None,
+            lengths=lengths if by_length else None,
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
             drop_last=drop_last,
