@@ -28,6 +28,7 @@ from accelerate import PartialState
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from modeling_flamingo_med.explanation.command import ExplanationArguments, explain
+from modeling_flamingo_med.model_card import refresh_card
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
@@ -150,6 +151,7 @@ def evaluate(arguments: list[str]) -> None:
     write_predictions(output_dir / "predictions.jsonl", rows, answers["model"])
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     shutil.rmtree(partial)
+    refresh_card(args.model)
     lock.release()
     print_result(output_dir, meta, scores)
 

@@ -24,7 +24,7 @@ from transformers import AutoConfig, PretrainedConfig, set_seed
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.backbones_flamingo_med import part_config
 from modeling_flamingo_med.memory import estimate_memory, format_memory
-from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, say_changes
+from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, say_changes, stages_before
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import class_names, count_unseen, fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
@@ -138,7 +138,7 @@ def main() -> None:
         print(model.parameter_summary())
         if checkpoint:
             say_changes(training_args.output_dir, settings)
-        meta = provenance()
+        meta = {**provenance(), "stages_before": stages_before(model_args.init_from)}
         if not data_args.streaming:
             shared = overlap(train_rows, validation_rows, QUICK)
             write_json(Path(training_args.output_dir, "overlap.json"), shared)
@@ -152,6 +152,7 @@ def main() -> None:
     if trainer.is_world_process_zero():
         # Written last, and at once: a folder with it holds a finished run.
         write_whole(Path(training_args.output_dir, "recipe.yaml"), as_yaml(settings))
+        trainer.create_model_card()
         print(Path(training_args.output_dir, "summary.md").read_text())
         print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
         lock.release()

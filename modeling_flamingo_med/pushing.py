@@ -39,12 +39,6 @@ class Pushing:
         """As in `transformers`; what is not a checkpoint is pushed by `push_to_hub` alone, once all of it is there."""
         super().save_model(output_dir, _internal_call=True)
 
-    def create_model_card(self) -> None:
-        """Called before the finished run is pushed; a README.md that is then in output_dir goes with it.
-
-        (The draft of `transformers` would say nothing of data, scores and limits.)
-        """
-
     def push_to_hub(self, commit_message: str = "End of training") -> None:
         """Push the finished run: what `save_model` has written, with its card, recipe and run.json.
 

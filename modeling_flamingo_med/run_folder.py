@@ -75,6 +75,23 @@ def damage(checkpoint: Path, world_size: int = 1) -> str | None:
     return None
 
 
+def stages_before(init_from: str | None) -> list[dict]:
+    """What a model that training goes on from was trained on, stage by stage, the first first.
+
+    Returns:
+        model, dataset (None where no run.json says it, as for one of the Hub) and data, its options.
+    """
+    if init_from is None:
+        return []
+    path = Path(init_from, "run.json")
+    if not path.is_file():
+        return [{"model": init_from, "dataset": None, "data": {}}]
+    meta = json.loads(path.read_text(encoding="utf-8"))
+    settings = meta["settings"]
+    stage = {"model": init_from, "dataset": settings.get("dataset", "phantom"), "data": settings.get("data", {})}
+    return [*meta.get("stages_before", []), stage]
+
+
 def say_changes(folder: str, settings: dict) -> None:
     """Print which settings of a run that goes on differ from those that it began with."""
     path = Path(folder, "run.json")

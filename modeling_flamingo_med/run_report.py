@@ -1,23 +1,32 @@
-"""What a training run leaves behind for people: curves.png, and summary.md, a table to paste into a README."""
+"""What a training run leaves behind: curves.png, summary.json, and summary.md, the same as a table for a README."""
 
 from pathlib import Path
 
+import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from processing.files import write_whole
+from processing.files import write_json, write_whole
 
 LogHistory = list[dict[str, float]]
 
 
 class RunReport(TrainerCallback):
-    """Writes both when training ends, from the history that a resumed run has too."""
+    """Writes them when training ends, from the history that a resumed run has too."""
+
+    resumed = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Note whether the training goes on from a checkpoint: then its time is not that of the whole."""
+        self.resumed = state.global_step > 0
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Curves and summary, by the first process."""
         if state.is_world_process_zero:
             plot_curves(state.log_history, Path(args.output_dir, "curves.png"))
-            write_whole(Path(args.output_dir, "summary.md"), summary(args, state))
+            facts = summary(args, state, self.resumed)
+            write_json(Path(args.output_dir, "summary.json"), facts)
+            write_whole(Path(args.output_dir, "summary.md"), format_summary(facts, args.output_dir))
 
 
 def curve(history: LogHistory, name: str) -> tuple[list[float], list[float]]:
@@ -62,31 +71,76 @@ def plot_curves(history: LogHistory, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def summary(args: TrainingArguments, state: TrainerState) -> str:
-    """A table in Markdown: how long, how it ended, the best validation score with its interval."""
+def summary(args: TrainingArguments, state: TrainerState, resumed: bool) -> dict:
+    """How long, on what, how it ended, and the scores of the best model on validation.
+
+    Args:
+        args, state: of the training.
+        resumed: it went on from a checkpoint.
+
+    Returns:
+        steps, epochs, questions_per_step, learning_rate, lr_scheduler, seed; seconds of training, None where they were
+        not measured, and resumed, whether those before a checkpoint are not among them; hardware: processes, device
+        and, of CPUs, the cores that a process uses; loss: that of training, first and last; validation: None or step,
+        loss, exact_match, low and high (95 % interval clustered by image, None for one image).
+    """
     history = state.log_history
-    rows = {
-        "steps, epochs": f"{state.global_step:,}, {state.epoch:.1f}",
-        "questions a step": f"{args.train_batch_size * args.gradient_accumulation_steps * args.world_size}",
-        "learning rate": f"{args.learning_rate:g}, {args.lr_scheduler_type.value}",
-        "seed": f"{args.seed}",
-    }
-    runtime = curve(history, "train_runtime")[1]
-    if runtime:
-        device = f"{args.world_size} × {args.device.type}"
-        rows["time"] = (
-            f"{runtime[-1] / 60:.0f} min on {device}{', since it went on' if args.resume_from_checkpoint else ''}"
-        )
-    losses = curve(history, "loss")[1]
-    if losses:
-        rows["training loss, first and last"] = f"{losses[0]:.3f}, {losses[-1]:.3f}"
+    runtime, losses = curve(history, "train_runtime")[1], curve(history, "loss")[1]
     evaluations = [entry for entry in history if "eval_exact_match" in entry]
+    validation = None
     if evaluations:
         best = next((e for e in evaluations if e["step"] == state.best_global_step), evaluations[-1])
-        match = f"{best['eval_exact_match']:.3f}"
-        if "eval_exact_match_low" in best:
-            match += f" [{best['eval_exact_match_low']:.2f}, {best['eval_exact_match_high']:.2f}]"
+        validation = {
+            "step": best["step"],
+            "loss": best["eval_loss"],
+            "exact_match": best["eval_exact_match"],
+            "low": best.get("eval_exact_match_low"),
+            "high": best.get("eval_exact_match_high"),
+        }
+    on_gpu = args.device.type == "cuda"
+    return {
+        "steps": state.global_step,
+        "epochs": state.epoch,
+        "questions_per_step": args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        "learning_rate": args.learning_rate,
+        "lr_scheduler": str(args.lr_scheduler_type.value),
+        "seed": args.seed,
+        "seconds": runtime[-1] if runtime else None,
+        "resumed": resumed,
+        "hardware": {
+            "processes": args.world_size,
+            "device": torch.cuda.get_device_name(args.device) if on_gpu else args.device.type,
+            "cores": torch.get_num_threads() if args.device.type == "cpu" else None,
+        },
+        "loss": {"first": losses[0], "last": losses[-1]} if losses else None,
+        "validation": validation,
+    }
+
+
+def format_facts(facts: dict) -> dict[str, str]:
+    """`summary` in words."""
+    rows = {
+        "steps, epochs": f"{facts['steps']:,}, {facts['epochs']:.1f}",
+        "questions a step": f"{facts['questions_per_step']}",
+        "learning rate": f"{facts['learning_rate']:g}, {facts['lr_scheduler']}",
+        "seed": f"{facts['seed']}",
+    }
+    if facts["seconds"] is not None:
+        hardware = facts["hardware"]
+        since = ", since it went on" if facts["resumed"] else ""
+        rows["time"] = f"{facts['seconds'] / 60:.0f} min on {hardware['processes']} × {hardware['device']}{since}"
+    if losses := facts["loss"]:
+        rows["training loss, first and last"] = f"{losses['first']:.3f}, {losses['last']:.3f}"
+    if best := facts["validation"]:
+        match = f"{best['exact_match']:.3f}"
+        if best["low"] is not None:
+            match += f" [{best['low']:.2f}, {best['high']:.2f}]"
         rows["exact match on validation, 95 % interval clustered by image"] = f"{match} at step {best['step']:,}"
-        rows["loss on validation"] = f"{best['eval_loss']:.3f}"
-    lines = [f"| {name} | {value} |" for name, value in rows.items()]
-    return "\n".join([f"| {args.output_dir} | |", "|---|---|", *lines]) + "\n"
+        rows["loss on validation"] = f"{best['loss']:.3f}"
+    return rows
+
+
+def format_summary(facts: dict, title: str) -> str:
+    """`summary` as a table in Markdown."""
+    lines = [f"| {name} | {value} |" for name, value in format_facts(facts).items()]
+    return "\n".join([f"| {title} | |", "|---|---|", *lines]) + "\n"

@@ -30,6 +30,7 @@ from processing.scoring.intervals import clustered_bootstrap
 
 from .layers_flamingo_med import FlamingoMedGate
 from .matmul import choose_matmul
+from .model_card import refresh_card
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from .pushing import Pushing
 from .run_folder import full_disk_named
@@ -253,6 +254,11 @@ class FlamingoMedTrainer(Pushing, Trainer):
         super()._save(output_dir, state_dict)
         if self.args.should_save:  # a pickle of the arguments, which nobody should load; the recipe says the same
             Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
+
+    def create_model_card(self) -> None:
+        """README.md of a finished run; called before it is pushed too, in the place of the draft of `transformers`."""
+        if self.is_world_process_zero():
+            refresh_card(self.args.output_dir)
 
     def evaluation_loop(
         self, dataloader: DataLoader, *args, metric_key_prefix: str = "eval", **kwargs

@@ -60,6 +60,7 @@ def run_folder(tmp_path_factory):
     assert "cross_attn" in output and "best model" in output
     assert "overlap of train and validation: disjoint by image" in output
     assert json.loads((folder / "run" / "overlap.json").read_text())["shared"]["image_id"]["rows_b"] == 0
+    assert "Not evaluated yet" in (folder / "run" / "README.md").read_text("utf-8")
     return folder / "run"
 
 
@@ -110,6 +111,9 @@ def test_score_and_ask(run_folder, evaluation, inside):
         "index.html", "reliability.png", "risk_coverage.png", "scores.png",
     ]  # fmt: skip
     assert not (folder / "partial").exists()
+    card = (run_folder / "README.md").read_text("utf-8")
+    assert "### phantom, test (test_images=10" in card and f"all (n={of_all['n']})" in card
+    assert str(run_folder.parent) not in card and "not for clinical use" in card.lower()
 
     again = ["--output_dir", run_folder / "again", "--batch_size", "5"]
     inside("eval.py", "--model", run_folder, "--split", "test", *again)

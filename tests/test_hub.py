@@ -89,6 +89,7 @@ CODE = {path.name for path in (ROOT / "modeling_flamingo_med").glob("*_flamingo_
 }
 MODEL = {"config.json", "generation_config.json", "model.safetensors", *CODE}
 PROCESSOR = {"chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+OF_THE_RUN = {"README.md", "recipe.yaml", "run.json", "summary.json"}
 
 
 @pytest.mark.slow
@@ -113,9 +114,9 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     checkpoint = {f"last-checkpoint/{name}" for name in MODEL | PROCESSOR | of_training}
     *_, last, end = repository.commits.values()
     assert set(last) == {".gitattributes"} | MODEL | PROCESSOR | checkpoint
-    assert set(end) == set(last) | {"recipe.yaml", "run.json"}
+    assert set(end) == set(last) | OF_THE_RUN
     files = hub.files("model", "alice/run")
-    for name in MODEL | PROCESSOR | {"recipe.yaml", "run.json"}:
+    for name in MODEL | PROCESSOR | OF_THE_RUN:
         assert files[name] == (tmp_path / "run" / name).read_bytes()
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == steps[-1]
 
