@@ -34,7 +34,7 @@ from processing.datasets import fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.datasets.vqa_rad import twins
 from processing.errors import InputError, check_keys, run
-from processing.evaluation import answer_conditions, store_features
+from processing.evaluation import answer_conditions, features_of
 from processing.files import write_json
 from processing.folders import reserve, results_folder
 from processing.provenance import provenance
@@ -233,7 +233,7 @@ def consistency(arguments: list[str]) -> None:
     model, processor = load_model(args.model)
     lock = reserve(output_dir)
     asked = distinct_rows(pairs)
-    features = store_features(model, processor, rows)
+    features = features_of(model, processor, rows)
     answers = answer_questions(
         model, processor, asked, features=features, description="original and changed questions"
     )

@@ -98,7 +98,7 @@ def main() -> None:
         return
     settings = override(read_recipe(sys.argv[1]), sys.argv[2:], *kinds)
     if settings.pop("print_config", False):
-        build_arguments(settings, *kinds)  # with its mistakes told
+        build_arguments(settings | {"use_cpu": True}, *kinds)  # tells mistakes, but of GPUs
         print(as_yaml(settings), end="")
         return
     tokens = settings.pop("estimate_memory", None)

@@ -22,9 +22,9 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from processing.datasets.about import ABOUT, About
 from processing.errors import InputError, run
 from processing.files import write_whole
-from processing.recipe import build_arguments, describe, override
+from processing.recipe import DataArguments, build_arguments, describe, override
 from processing.scoring.page import CONDITIONS, MAIN
-from processing.scoring.report import COLUMNS
+from processing.scoring.report import COLUMNS, format_score
 
 from .configuration_flamingo_med import FlamingoMedConfig
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
@@ -92,7 +92,7 @@ def render_card(folder: str | Path) -> ModelCard:
     metrics = [read_json(path) for path in sorted(Path(folder, "eval").glob("*/metrics.json"))]
     metrics = [evaluation for evaluation in metrics if evaluation["scores"]]  # a blind test set has none
     settings = without_places(run_meta["settings"])
-    stages = [*run_meta["stages_before"], {"dataset": "phantom", "data": {}, **settings}]
+    stages = [*run_meta["stages_before"], {"dataset": DataArguments.dataset, "data": {}, **settings}]
     abouts = list(dict.fromkeys(about(stage["dataset"]) for stage in stages))
     name = f"flamingo-med-{Path(settings.get('output_dir', 'run')).name}"
     return ModelCard.from_template(
@@ -263,16 +263,6 @@ def describe_looks(difference: dict) -> str:
         return f"With images against the same model with all images blanked: {value:+.3f}."
     verdict = "It looks at the images" if low > 0 else "**That it looks at the images is not shown**"
     return f"{verdict}: against the same model with all images blanked {value:+.3f} [{low:+.2f}, {high:+.2f}]."
-
-
-def format_score(score: dict) -> str:
-    """Value and interval.
-
-    >>> format_score({"value": 0.5, "low": 0.41, "high": 0.59})
-    '0.500 [0.41, 0.59]'
-    """
-    interval = "" if score["low"] is None else f" [{score['low']:.2f}, {score['high']:.2f}]"
-    return f"{score['value']:.3f}{interval}"
 
 
 def architecture(config: FlamingoMedConfig) -> list[str]:

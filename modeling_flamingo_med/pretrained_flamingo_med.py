@@ -55,7 +55,8 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         if config is None:
             known = inspect.signature(FlamingoMedConfig.__init__).parameters
             settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
-            config = FlamingoMedConfig.from_pretrained(name, **hub, **settings)
+            saved, _ = FlamingoMedConfig.get_config_dict(name, **hub)
+            config = FlamingoMedConfig.from_dict(saved | settings)  # so that what depends on a setting follows it
         wants_info = kwargs.pop("output_loading_info", False)
         if config.backbones_saved:
             model, info = super().from_pretrained(name, *args, config=config, output_loading_info=True, **kwargs)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
 from processing.errors import InputError
+from processing.recipe import DataArguments
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
@@ -87,8 +88,8 @@ def stages_before(init_from: str | None) -> list[dict]:
     if not path.is_file():
         return [{"model": init_from, "dataset": None, "data": {}}]
     meta = json.loads(path.read_text(encoding="utf-8"))
-    settings = meta["settings"]
-    stage = {"model": init_from, "dataset": settings.get("dataset", "phantom"), "data": settings.get("data", {})}
+    data = {"dataset": DataArguments.dataset, "data": {}} | meta["settings"]
+    stage = {"model": init_from, "dataset": data["dataset"], "data": data["data"]}
     return [*meta.get("stages_before", []), stage]
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from processing.files import write_json, write_whole
+from processing.scoring.report import format_score
 
 LogHistory = list[dict[str, float]]
 
@@ -132,9 +133,7 @@ def format_facts(facts: dict) -> dict[str, str]:
     if losses := facts["loss"]:
         rows["training loss, first and last"] = f"{losses['first']:.3f}, {losses['last']:.3f}"
     if best := facts["validation"]:
-        match = f"{best['exact_match']:.3f}"
-        if best["low"] is not None:
-            match += f" [{best['low']:.2f}, {best['high']:.2f}]"
+        match = format_score({**best, "value": best["exact_match"]})
         rows["exact match on validation, 95 % interval clustered by image"] = f"{match} at step {best['step']:,}"
         rows["loss on validation"] = f"{best['loss']:.3f}"
     return rows

@@ -2,7 +2,6 @@
 
 import shutil
 from dataclasses import dataclass, field
-from math import isnan
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from processing.answering import Answer, answer_questions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
 from processing.errors import InputError
-from processing.features import ImageFeatures
+from processing.features import store_features
 from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.recipe import build_arguments
@@ -162,17 +161,9 @@ class FlamingoMedTrainer(Pushing, Trainer):
         self.features = None
         learns = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (learns or streams) and augmentation == Augmentation():
-            self.features = self.store_features(model)
+            data_sets = [rows for rows in (train_dataset, eval_dataset) if rows is not None]
+            self.features = store_features(model, processing_class, data_sets, progress=self.shows_progress)
             self.data_collator.features = self.training_collator.features = self.features
-
-    def store_features(self, model: FlamingoMedForConditionalGeneration) -> ImageFeatures:
-        """Features of all images of both data sets, which one process computes as far as they lack."""
-        features = ImageFeatures(model, self.processing_class)
-        with self.args.main_process_first(desc="image features"):
-            features.refresh()
-            for rows in filter(None, (self.train_dataset, self.eval_dataset)):
-                features.add_rows(model, self.processing_class, rows, progress=not self.args.disable_tqdm)
-        return features
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of training rows, each with its epoch, from a collator of their own: `data_collator` evaluates."""
@@ -274,7 +265,7 @@ class FlamingoMedTrainer(Pushing, Trainer):
                 metrics[f"exact_match_{subset}"] = sum(of_subset) / len(of_subset)
         metrics["exact_match"] = sum(hits) / len(hits)
         low, high = clustered_bootstrap(hits, rows["image_id"])
-        if not isnan(low):
+        if low is not None:
             metrics |= {"exact_match_low": low, "exact_match_high": high}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
@@ -320,12 +311,14 @@ class FlamingoMedTrainer(Pushing, Trainer):
         """This process's share of the batches."""
         if len(rows) < self.args.world_size:
             raise InputError(f"{len(rows)} questions for {self.args.world_size} processes; use fewer of them")
-        lengths = [len(q) + len(a) for q, a in zip(rows["question"], rows["answer"], strict=True)]
+        lengths = None
+        if by_length:
+            lengths = [len(q) + len(a) for q, a in zip(rows["question"], rows["answer"], strict=True)]
         return ImageGroupedBatchSampler(
             rows["image_id"],
             batch_size=batch_size,
             seed=self.args.seed,
-            lengths=lengths if by_length else None,
+            lengths=lengths,
             process_index=self.args.process_index,
             num_processes=self.args.world_size,
             drop_last=drop_last,

@@ -15,7 +15,7 @@ from processing.backends import Answer
 from processing.candidates import candidate_answers
 from processing.datasets import fingerprint
 from processing.datasets.rows import uniform
-from processing.features import ImageFeatures
+from processing.features import ImageFeatures, store_features
 from processing.partial_answers import PartialAnswers
 from processing.provenance import hash_weights
 
@@ -44,7 +44,7 @@ def answer_conditions(
         condition → one answer a row, and the fingerprint of the model.
     """
     state = PartialState()
-    features = store_features(model, processor, rows)
+    features = features_of(model, processor, rows)
     of_model = model_fingerprint(model, processor)
     candidates = candidate_answers(train_rows, rows)
     answers = {}
@@ -105,17 +105,12 @@ def share_by_image(rows: Dataset, missing: list[int], images_from: Sequence[int]
     return sorted(missing, key=lambda i: (image_ids[i if images_from is None else images_from[i]], i))
 
 
-def store_features(model: PreTrainedModel, processor: ProcessorMixin, rows: Dataset) -> ImageFeatures | None:
+def features_of(model: PreTrainedModel, processor: ProcessorMixin, rows: Dataset) -> ImageFeatures | None:
     """Features of all images, where a model of ours has a frozen encoder; training or another evaluation with the
     same one may have stored them."""
     if model.config.model_type != "flamingo_med" or not model.config.freeze_vision:
         return None
-    state = PartialState()
-    features = ImageFeatures(model, processor)
-    with state.main_process_first():
-        features.refresh()
-        features.add_rows(model, processor, rows, progress=state.is_main_process)
-    return features
+    return store_features(model, processor, [rows], progress=PartialState().is_main_process)
 
 
 def model_fingerprint(model: PreTrainedModel, processor: ProcessorMixin) -> str:

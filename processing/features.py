@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 import torch
+from accelerate import PartialState
 from datasets import Dataset
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -116,6 +117,25 @@ class ImageFeatures:
         save_file({"features": features.contiguous()}, self.folder / f"{number:05d}.safetensors")
         self.index |= {content: [number, row] for row, content in enumerate(contents)}
         write_json(self.folder / "index.json", {"index": self.index, "contents": self.contents})
+
+
+def store_features(
+    model: PreTrainedModel, processor: FlamingoMedProcessor, data_sets: Iterable[Dataset], progress: bool
+) -> ImageFeatures:
+    """Features of all images of some data sets; on each machine one process computes what lacks.
+
+    Args:
+        model, processor: of `ImageFeatures`.
+        data_sets: rows of `processing.datasets.FEATURES`.
+        progress: show a bar.
+    """
+    state = PartialState()
+    features = ImageFeatures(model, processor)
+    with state.local_main_process_first():
+        features.refresh()
+        for rows in data_sets:
+            features.add_rows(model, processor, rows, progress)
+    return features
 
 
 def fingerprint(model: PreTrainedModel, processor: FlamingoMedProcessor) -> str:

@@ -10,7 +10,7 @@ from datasets import Dataset
 pytest.importorskip("captum")
 import eval as door
 from modeling_flamingo_med.explanation import METHODS
-from modeling_flamingo_med.explanation.card import draw, to_html, to_png
+from modeling_flamingo_med.explanation.card import draw, to_html
 from modeling_flamingo_med.explanation.faithfulness import randomise
 from modeling_flamingo_med.explanation.report import (
     Checks,
@@ -23,6 +23,7 @@ from modeling_flamingo_med.explanation.report import (
 from processing.datasets import FEATURES, load_split
 from processing.datasets.rows import make_row
 from processing.errors import InputError, run
+from processing.pictures import to_png
 
 
 def rows(*entries) -> Dataset:

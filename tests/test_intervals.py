@@ -44,11 +44,11 @@ def test_interval_does_not_depend_on_the_order_of_chunks(monkeypatch):
 
 
 def test_interval_edge_cases():
-    assert all(math.isnan(end) for end in clustered_bootstrap([0, 1, 1], ["a", "a", "a"]))
+    assert clustered_bootstrap([0, 1, 1], ["a", "a", "a"]) == (None, None)
     assert clustered_bootstrap([1, 1], ["a", "b"]) == (1.0, 1.0)
-    with pytest.raises(ValueError, match="0 values"):
+    with pytest.raises(ValueError, match="0 rows"):
         clustered_bootstrap([], [])
-    with pytest.raises(ValueError, match="2 values, 1 clusters"):
+    with pytest.raises(ValueError, match="2 rows, 1 clusters"):
         clustered_bootstrap([1, 0], ["a"])
 
 
@@ -80,8 +80,8 @@ def test_statistic_that_is_no_number_on_some_resamples():
     low, high = clustered_bootstrap_of(mean_of_ones, range(4), resamples=200)
     assert (low, high) == (0.0, 1.0)
     nothing = clustered_bootstrap_of(lambda index: float("nan"), range(4), resamples=10)
-    assert all(math.isnan(end) for end in nothing)
-    assert all(math.isnan(end) for end in clustered_bootstrap_of(len, ["a", "a"], resamples=10))
+    assert nothing == (None, None)
+    assert clustered_bootstrap_of(len, ["a", "a"], resamples=10) == (None, None)
     with pytest.raises(ValueError, match="0 clusters"):
         clustered_bootstrap_of(len, [])
 

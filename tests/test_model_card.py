@@ -239,7 +239,7 @@ def test_one_image_has_no_intervals(make_run):
     for score in evaluation["scores"]:
         score["low"] = score["high"] = None
     card = render_card(make_run({}, [evaluation], {**SUMMARY, "seconds": None}))
-    assert "| model | 0.870 | 0.840 | 0.900 |" in str(card) and "None" not in str(card)
+    assert "| model | 0.870 [-] | 0.840 [-] | 0.900 [-] |" in str(card) and "None" not in str(card)
     assert "The time of training was not measured." in str(card)
     assert "low" not in card.data.to_dict()["model-index"][0]["results"][0]["metrics"][0]["args"]
 

@@ -22,13 +22,19 @@ ROWS = {"predictions": ["Yes ", "left lung", ""], "references": ["yes", "the rig
 
 @pytest.fixture
 def metric_cache(tmp_path, monkeypatch):
-    """Keep the files of `evaluate` out of the user's cache, and forbid the network."""
+    """Keep the files of `evaluate` out of the user's cache and apart from other tests', and forbid the network."""
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", tmp_path / "modules")
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not Path(path, "evaluate_modules").is_dir()])
+    forget_modules()
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("went to the network"))
     yield str(tmp_path / "metrics")
+    forget_modules()
+
+
+def forget_modules() -> None:
+    """Else later loads look for their module in an earlier test's folder."""
     for name in [name for name in sys.modules if name.startswith("evaluate_modules")]:
-        del sys.modules[name]  # else later loads look for their module in this test's folder
+        del sys.modules[name]
 
 
 @pytest.mark.parametrize("metric_class", CLASSES)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.classification_flamingo_med import classification_loss
 from modeling_flamingo_med.sampler import ImageGroupedBatchSampler
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
@@ -208,6 +209,16 @@ def test_a_loss_that_is_no_number_names_its_rows(make_model, processor, phantom,
         train(model, processor, phantom, tmp_path)
     written = json.loads((tmp_path / "not_finite-0.json").read_text())
     assert len(written["row_ids"]) == 8 and set(written["row_ids"]) <= set(phantom["id"])
+
+
+def test_a_head_that_comes_with_a_later_stage_learns(make_model, processor, phantom, tmp_path):
+    make_model().save_pretrained(tmp_path / "first")
+    names = class_names(phantom)
+    model = FlamingoMedForConditionalGeneration.from_pretrained(tmp_path / "first", id2label=dict(enumerate(names)))
+    assert model.config.label2id == {name: i for i, name in enumerate(names)}
+    before = model.classifier.out.weight.clone()
+    train(model, processor, phantom, tmp_path, max_steps=2)
+    assert not torch.equal(model.classifier.out.weight, before)
 
 
 @pytest.mark.slow

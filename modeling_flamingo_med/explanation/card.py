@@ -1,13 +1,13 @@
 """The explanation report as a picture and as one HTML page with all in it; neither shows an image or a question."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from matplotlib.figure import Figure
 
-from modeling_flamingo_med.explanation.report import LOWER_IS_BETTER, MEASURES, format_cell
+from modeling_flamingo_med.explanation.report import LOWER_IS_BETTER, MEASURES
+from processing.pictures import data_uri
+from processing.scoring.report import format_score
 
 STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -44,13 +44,6 @@ def draw(scores: Sequence[Mapping], title: str) -> Figure:
     return figure
 
 
-def to_png(figure: Figure) -> bytes:
-    """The picture's file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    return buffer.getvalue()
-
-
 def to_html(scores: Sequence[Mapping], sentences: Sequence[str], notes: Sequence[str], title: str, png: bytes) -> str:
     """The page: what follows from the scores, the picture, all scores by subset, and how each measure is defined.
 
@@ -61,15 +54,15 @@ def to_html(scores: Sequence[Mapping], sentences: Sequence[str], notes: Sequence
         title: which model on what.
         png: of `draw`.
     """
-    picture = base64.b64encode(png).decode()
     subsets = sorted({s["subset"] for s in scores}, key=lambda name: (name != "all", name))
     used = [name for name in MEASURES if any(s["metric"] == name for s in scores)]
+    picture = data_uri(png, "png")
     parts = [
         f"<h1>{escape(title)}</h1>",
         "<p>95 % intervals by bootstrap clustered by image. Not for clinical use.</p>",
         *(f"<p>{escape(note)}</p>" for note in notes),
         f"<ul>{''.join(f'<li>{escape(sentence)}</li>' for sentence in sentences)}</ul>",
-        f'<img alt="{escape(title)}" src="data:image/png;base64,{picture}">',
+        f'<img alt="{escape(title)}" src="{picture}">',
     ]
     for subset in subsets:
         parts += [f"<h2>{escape(subset)}</h2>", _table([s for s in scores if s["subset"] == subset])]
@@ -85,7 +78,7 @@ def _table(scores: Sequence[Mapping]) -> str:
     methods = dict.fromkeys(method for method, _ in cells)
     lines = []
     for method in methods:
-        line = [method, *(format_cell(cells.get((method, name))) for name in measures)]
+        line = [method, *(format_score(cells.get((method, name))) for name in measures)]
         lines.append("".join(f"<td>{escape(text)}</td>" for text in line))
     counts = [max(s["n"] for s in scores if s["metric"] == name) for name in measures]
     header = ["method", *(f"{name} (n={n})" for name, n in zip(measures, counts, strict=True))]

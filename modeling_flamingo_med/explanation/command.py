@@ -16,6 +16,7 @@ from processing.datasets import fingerprint
 from processing.errors import InputError, check_keys
 from processing.files import write_json, write_whole
 from processing.folders import reserve, results_folder
+from processing.pictures import to_png
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.provenance import provenance
 from processing.recipe import build_with_data
@@ -61,7 +62,7 @@ def explain(arguments: list[str]) -> None:
     sentences, notes = judge(scores, args.methods), describe_choice(records, len(rows))
 
     title = f"Explanations of {args.model} on {data_args.dataset} {args.split}"
-    png = card.to_png(card.draw(scores, title))
+    png = to_png(card.draw(scores, title))
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
     meta["revision"] = getattr(model.config, "_commit_hash", None)
     write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})

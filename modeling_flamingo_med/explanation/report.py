@@ -1,6 +1,5 @@
 """The explanation report: every method's maps of some questions of a data set, measured, as scores with intervals."""
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.scoring.exact_match import exact_match
 from processing.scoring.intervals import clustered_bootstrap
+from processing.scoring.report import format_score
 
 BASELINES = ("centre_prior", "random")
 GRID_LIMIT = "best_of_grid"  # the finding itself, as coarse as the image encoder's grid
@@ -177,8 +177,8 @@ def score(records: Sequence[dict]) -> list[dict]:
                 "subset": subset,
                 "condition": method,
                 "value": sum(values) / len(values),
-                "low": None if math.isnan(low) else low,
-                "high": None if math.isnan(high) else high,
+                "low": low,
+                "high": high,
                 "n": len(values),
                 "signature": MEASURES[name],
             }
@@ -226,17 +226,8 @@ def format_table(scores: Sequence[Mapping]) -> str:
         name: next(cells[method, name]["n"] for method in methods if (method, name) in cells) for name in measures
     }
     lines = [["", *(f"{name} {'↓' if name in LOWER_IS_BETTER else '↑'} n={counts[name]}" for name in measures)]]
-    lines += [[method, *(format_cell(cells.get((method, name))) for name in measures)] for method in methods]
+    lines += [[method, *(format_score(cells.get((method, name))) for name in measures)] for method in methods]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(f"{text:<{w}}" for text, w in zip(line, widths, strict=True)).rstrip() for line in lines
     )
-
-
-def format_cell(score: Mapping | None) -> str:
-    """0.123 [0.10, 0.15]"""
-    if score is None:
-        return "-"
-    if score["low"] is None:
-        return f"{score['value']:.3f} [-]"
-    return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"

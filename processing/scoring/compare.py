@@ -1,7 +1,6 @@
 """Two predictions.jsonl files of the same rows: how far apart their scores are, and how sure that is."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,9 +91,8 @@ def differences(pairs: Sequence[tuple[dict, dict]], metric: str) -> list[dict]:
         values = [_both(pair, metric) for pair in members]
         low, high = clustered_bootstrap([b - a for a, b in values], [row["image_id"] for row, _ in members])
         first, second = (sum(side) / len(values) for side in zip(*values, strict=True))
-        interval = {"low": None if math.isnan(low) else low, "high": None if math.isnan(high) else high}
         means = {"first": first, "second": second, "value": second - first}
-        rows.append({"metric": metric, "subset": subset, **means, **interval, "n": len(values)})
+        rows.append({"metric": metric, "subset": subset, **means, "low": low, "high": high, "n": len(values)})
     return rows
 
 

@@ -5,7 +5,6 @@ half of those that should be changed. So beside `consistent`, whether the answer
 `both_right`, whether both answers are right, too.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score
 from processing.scoring.counterfactuals import Pair
 from processing.scoring.exact_match import exact_match
 from processing.scoring.intervals import clustered_bootstrap
+from processing.scoring.report import format_score
 
 SIGNATURE = "consistency|v1|norm:strip+lower"
 
@@ -89,13 +89,13 @@ def format_consistency(scores: Sequence[dict]) -> str:
         named = dict(part.split("=") for part in subset.split(","))
         consistent, right = (cells[subset, metric] for metric in ("consistent", "both_right"))
         start = f"{named.get('kind', 'all'):<20}  {named['should']:<13}  {consistent['n']:>5}"
-        lines.append(f"{start}  {_text(consistent):<20}  {_text(right)}")
+        lines.append(f"{start}  {format_score(consistent):<20}  {format_score(right)}")
     if ("all", "head_agreement") in cells:
         agreement, kappa = (cells["all", metric] for metric in ("head_agreement", "head_kappa"))
         text = "undefined" if kappa["value"] is None else f"{kappa['value']:.3f}"
         lines += [
             "",
-            f"head and generated answer (n={agreement['n']}) agree: {_text(agreement)}, Cohen's kappa {text}",
+            f"head and generated answer (n={agreement['n']}) agree: {format_score(agreement)}, Cohen's kappa {text}",
         ]
     return "\n".join(lines)
 
@@ -124,13 +124,8 @@ def _score(metric: str, subset: str, hits: Sequence[bool], clusters: Sequence[st
         "subset": subset,
         "condition": "model",
         "value": float(np.mean(hits)),
-        "low": None if math.isnan(low) else low,
-        "high": None if math.isnan(high) else high,
+        "low": low,
+        "high": high,
         "n": len(hits),
         "signature": SIGNATURE,
     }
-
-
-def _text(score: dict) -> str:
-    interval = "[-]" if score["low"] is None else f"[{score['low']:.2f}, {score['high']:.2f}]"
-    return f"{score['value']:.3f} {interval}"

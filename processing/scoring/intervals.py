@@ -7,13 +7,16 @@ import numpy as np
 CHUNK = 1_000_000  # draws held in memory at a time
 
 
+Interval = tuple[float, float] | tuple[None, None]
+
+
 def clustered_bootstrap(
     values: Sequence[float],
     clusters: Sequence[Hashable],
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-) -> tuple[float, float]:
+) -> Interval:
     """Percentile interval of the mean of `values`, by resampling whole clusters with replacement.
 
     The interval of a paired difference is that of the differences per row; equal seeds and clusters give equal draws.
@@ -28,19 +31,13 @@ def clustered_bootstrap(
         level: coverage, between 0 and 1.
 
     Returns:
-        low and high; (nan, nan) if there is one cluster only, as its spread says nothing about other clusters. Where
+        low and high; (None, None) if there is one cluster only, as its spread says nothing about other clusters. Where
         all clusters have the same mean the interval is that point: the bootstrap knows only what it has seen.
 
     Raises:
         ValueError: no rows, or lengths that differ.
     """
-    if len(values) == 0 or len(values) != len(clusters):
-        raise ValueError(f"one cluster per value is needed: {len(values)} values, {len(clusters)} clusters")
-    index = _numbered(clusters)
-    sums = np.bincount(index, weights=values)
-    counts = np.bincount(index)
-    means = [sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in _draws(len(sums), resamples, seed)]
-    return _percentiles(np.concatenate([[], *means]), level)
+    return clustered_bootstraps(np.reshape(values, (-1, 1)), clusters, resamples, seed, level)[0]
 
 
 def clustered_bootstraps(
@@ -49,7 +46,7 @@ def clustered_bootstraps(
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-) -> list[tuple[float, float]]:
+) -> list[Interval]:
     """`clustered_bootstrap` of each column of the values (n k), in the time of one: all take the same draws.
 
     Raises:
@@ -74,7 +71,7 @@ def clustered_bootstrap_of(
     resamples: int = 10_000,
     seed: int = 0,
     level: float = 0.95,
-) -> tuple[float, float]:
+) -> Interval:
     """The same for a statistic that is no mean over rows, such as corpus BLEU, macro F1 or AUROC.
 
     Args:
@@ -83,7 +80,7 @@ def clustered_bootstrap_of(
         clusters, resamples, seed, level: of `clustered_bootstrap`, whose draws these are.
 
     Returns:
-        low and high of the values that are numbers; (nan, nan) if there is one cluster only, or no such value.
+        low and high of the values that are numbers; (None, None) if there is one cluster only, or no such value.
 
     Raises:
         ValueError: no rows.
@@ -117,9 +114,9 @@ def _draws(clusters: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
         yield generator.integers(clusters, size=(min(step, resamples - start), clusters))
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    """Both ends of the interval of the resamples' values; NaN where there is none."""
+def _percentiles(values: np.ndarray, level: float) -> Interval:
+    """Both ends of the interval of the resamples' values; None where there are none."""
     if len(values) == 0:
-        return float("nan"), float("nan")
+        return None, None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -1,7 +1,6 @@
 """The report of an evaluation as one HTML page that needs no other file, and its figures as PNG beside it."""
 
 import io
-from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from processing.backends import Answer
 from processing.datasets import images_of
 from processing.files import write_whole
 from processing.images import read_image
+from processing.pictures import data_uri
 from processing.scoring.exact_match import exact_match
 from processing.scoring.plots import reliability_diagram, risk_coverage_curve
 from processing.scoring.report import COLUMNS, GROUPED_BY, MEASURES, confidences_of
@@ -205,11 +205,6 @@ def thumbnail(image: dict) -> str:
     data = io.BytesIO()
     small.save(data, "JPEG", quality=88)
     return data_uri(data.getvalue(), "jpeg")
-
-
-def data_uri(data: bytes, kind: str) -> str:
-    """Bytes of an image inside of a page."""
-    return f"data:image/{kind};base64,{b64encode(data).decode()}"
 
 
 def percent(value: float) -> str:

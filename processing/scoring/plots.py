@@ -1,6 +1,5 @@
 """Reliability diagram and risk–coverage curve of a set of answers, as PNG: of several confidences side by side."""
 
-import io
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from processing.pictures import to_png
 from processing.scoring.calibration import BINS, aurc, expected_calibration_error, reliability_bins, risk_coverage
 from processing.scoring.intervals import clustered_bootstrap
 from processing.scoring.temperature import Calibration
@@ -15,7 +15,6 @@ from processing.scoring.temperature import Calibration
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by all eyes
 REFERENCE = "#707070"
 SIZE = (5.2, 4.6)  # inches
-DPI = 150
 
 Confidences = Mapping[str, Sequence[float]]
 
@@ -40,7 +39,7 @@ def reliability_diagram(confidences: Confidences, hits: Sequence[float], cluster
         label = f"{name}, ECE {expected_calibration_error(values, hits):.3f} ({BINS} bins)"
         axes.plot(x, y, color=colour, label=label)
         axes.scatter(x, y, [10 + 300 * b["n"] / len(hits) for b in filled], color=colour, alpha=0.7)
-    return _png(figure, axes)
+    return _with_legend(figure, axes)
 
 
 def risk_coverage_curve(confidences: Confidences, hits: Sequence[float], clusters: Sequence[Hashable]) -> bytes:
@@ -60,7 +59,7 @@ def risk_coverage_curve(confidences: Confidences, hits: Sequence[float], cluster
     axes.plot(*risk_coverage(hits, hits), color=REFERENCE, linestyle="--", label=f"best order, AURC {best:.3f}")
     for (name, curve), colour in zip(curves.items(), COLOURS[: len(curves)], strict=True):
         axes.plot(*curve, color=colour, label=f"{name}, AURC {curve[1].mean():.3f}")
-    return _png(figure, axes)
+    return _with_legend(figure, axes)
 
 
 def write_plots(folder: str | Path, predictions: Sequence[dict], calibration: Calibration) -> None:
@@ -77,8 +76,8 @@ def write_plots(folder: str | Path, predictions: Sequence[dict], calibration: Ca
 
 def _axes(x: str, y: str, hits: Sequence[float], clusters: Sequence[Hashable], top: float) -> tuple[Figure, Axes]:
     low, high = clustered_bootstrap(hits, clusters)
-    interval = "one image" if np.isnan(low) else f"95 % [{low:.2f}, {high:.2f}]"
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    interval = "one image" if low is None else f"95 % [{low:.2f}, {high:.2f}]"
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.set(xlabel=x, ylabel=y, xlim=(0, 1.05), ylim=(0, 1.05 * top))
     axes.set_title(f"n = {len(hits)}, accuracy {np.mean(hits):.3f}, {interval}", fontsize="medium")
@@ -86,8 +85,6 @@ def _axes(x: str, y: str, hits: Sequence[float], clusters: Sequence[Hashable], t
     return figure, axes
 
 
-def _png(figure: Figure, axes: Axes) -> bytes:
+def _with_legend(figure: Figure, axes: Axes) -> bytes:
     axes.legend(loc="best", frameon=False, fontsize="small")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return to_png(figure)

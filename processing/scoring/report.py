@@ -1,7 +1,7 @@
 """Predictions → tidy score rows → a table for the terminal, and predictions.jsonl."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -130,7 +130,7 @@ def _measured(
         lambda members: measure(confidences[members], hits[members]), clusters, resamples=MEASURE_RESAMPLES
     )
     score = {"metric": metric, "subset": subset, "condition": "model", "value": float(measure(confidences, hits))}
-    return {**score, "low": _number(low), "high": _number(high), "n": len(hits), "signature": signature}
+    return {**score, "low": low, "high": high, "n": len(hits), "signature": signature}
 
 
 def difference(rows: Iterable[dict], first: Sequence[str], second: Sequence[str]) -> dict[str, float | None]:
@@ -140,7 +140,7 @@ def difference(rows: Iterable[dict], first: Sequence[str], second: Sequence[str]
     hits = [[exact_match.exact_match(side[i], rows[i]["answers"]) for i in scored] for side in (first, second)]
     differences = np.subtract(*hits)
     low, high = clustered_bootstrap(differences, [rows[i]["image_id"] for i in scored])
-    return {"value": float(differences.mean()), "low": _number(low), "high": _number(high)}
+    return {"value": float(differences.mean()), "low": low, "high": high}
 
 
 def _small(rows: Iterable[dict], *more: str) -> list[dict]:
@@ -166,17 +166,13 @@ def _tidy(rows: list[dict], columns: Sequence[Column]) -> list[dict]:
                     "subset": subset,
                     "condition": column.condition,
                     "value": float(means[i]),
-                    "low": _number(intervals[i][0]),
-                    "high": _number(intervals[i][1]),
+                    "low": intervals[i][0],
+                    "high": intervals[i][1],
                     "n": len(members),
                     "signature": column.signature,
                 }
             )
     return [score for of_column in scores for score in of_column]
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def _subsets(rows: list[dict]) -> dict[str, list[int]]:
@@ -202,7 +198,7 @@ def format_table(scores: list[dict]) -> str:
         header = [f"{f'{subset} (n={counts[subset]})':<20}" for subset in columns]
         lines += [f"{signature}  [95 % interval, clustered by image]", "  ".join([f"{'condition':<{width}}", *header])]
         for condition in conditions:
-            texts = [f"{_cell(cells.get((condition, subset))):<20}" for subset in columns]
+            texts = [f"{format_score(cells.get((condition, subset))):<20}" for subset in columns]
             lines.append("  ".join([f"{condition:<{width}}", *texts]))
     return "\n".join(line.rstrip() for line in lines)
 
@@ -212,12 +208,17 @@ def format_summary(scores: list[dict]) -> str:
     cells = {(s["signature"], s["condition"]): s for s in scores if s["subset"] == "all"}
     lines = [f"{'model':<18}  {'blank_image':<18}  all questions [95 % interval, clustered by image]"]
     for signature in dict.fromkeys(signature for signature, _ in cells):
-        texts = [f"{_cell(cells.get((signature, condition))):<18}" for condition in ("model", "blank_image")]
+        texts = [f"{format_score(cells.get((signature, condition))):<18}" for condition in ("model", "blank_image")]
         lines.append("  ".join([*texts, signature]))
     return "\n".join(lines)
 
 
-def _cell(score: dict | None) -> str:
+def format_score(score: Mapping | None) -> str:
+    """Value and interval.
+
+    >>> format_score({"value": 0.5, "low": 0.41, "high": 0.59})
+    '0.500 [0.41, 0.59]'
+    """
     if score is None:
         return "-"
     if score["low"] is None:

@@ -1,11 +1,11 @@
 """Plot of one metric under all conditions, as PNG."""
 
-import io
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from processing.scoring.plots import COLOURS, DPI, REFERENCE
+from processing.pictures import to_png
+from processing.scoring.plots import COLOURS, REFERENCE
 
 
 def score_plot(scores: Sequence[dict], labels: Mapping[str, str]) -> bytes:
@@ -18,7 +18,7 @@ def score_plot(scores: Sequence[dict], labels: Mapping[str, str]) -> bytes:
     Returns:
         the bytes of a PNG; its title has metric, subset and n.
     """
-    figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(scores)), dpi=DPI, layout="constrained")
+    figure = Figure(figsize=(6.4, 1.2 + 0.4 * len(scores)), layout="constrained")
     axes = figure.subplots()
     for place, score in enumerate(reversed(scores)):
         colour = COLOURS[0] if score["condition"] == "model" else REFERENCE
@@ -29,6 +29,4 @@ def score_plot(scores: Sequence[dict], labels: Mapping[str, str]) -> bytes:
     axes.set(xlim=(0, 1), ylim=(-0.6, len(scores) - 0.4), xlabel=scores[0]["signature"])
     axes.set_title(f"{scores[0]['metric']}, {scores[0]['subset']}, n = {scores[0]['n']}, 95 %", fontsize="medium")
     axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+    return to_png(figure)
