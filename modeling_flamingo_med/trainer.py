@@ -246,6 +246,20 @@ class FlamingoMedTrainer(Pushing, Trainer):
         if self.args.should_save:  # a pickle of the arguments, which nobody should load; the recipe says the same
             Path(output_dir or self.args.output_dir, "training_args.bin").unlink()
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """As in `transformers`, which looks for the weights of parts under the names that these have in memory; in a
+        checkpoint some have others."""
+        inner = self.accelerator.unwrap_model(model or self.model)
+        if self.is_fsdp_enabled or not isinstance(inner, FlamingoMedForConditionalGeneration):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            saved = type(inner).from_pretrained(resume_from_checkpoint, dtype=inner.dtype)
+            inner.load_state_dict(saved.state_dict())
+
+    def _load_best_model(self) -> None:
+        """As `_load_from_checkpoint`."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
     def create_model_card(self) -> None:
         """README.md of a finished run; called before it is pushed too, in the place of the draft of `transformers`."""
         if self.is_world_process_zero():

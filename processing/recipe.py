@@ -11,6 +11,7 @@ import yaml
 from datasets import Dataset, IterableDataset
 
 from processing.datasets import load_split, sharded
+from processing.datasets.rows import leave_out
 from processing.errors import InputError, check_keys, check_types
 
 
@@ -21,6 +22,10 @@ class DataArguments:
     dataset: str = field(default="phantom", metadata={"help": "name of the data set"})
     data_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id; its own default if unset"})
     data: dict = field(default_factory=dict, metadata={"help": "its options: --data.seed 1"})
+    without: str | None = field(
+        default=None,
+        metadata={"help": "report of processing.datasets.overlap: its images of b are left out of all splits"},
+    )
     streaming: bool = field(
         default=False,
         metadata={"help": "train on the shards of a sharded data set without loading it; max_steps ends"},
@@ -28,12 +33,15 @@ class DataArguments:
 
     def load(self, split: str) -> Dataset:
         """One split of it, see `processing.datasets.load_split`."""
-        return load_split(self.dataset, split, self.data_dir, **self.data)
+        rows = load_split(self.dataset, split, self.data_dir, **self.data)
+        return leave_out(rows, self.without, f"{self.dataset} {split}") if self.without else rows
 
     def load_train(self) -> Dataset | IterableDataset:
         """The train split, or a stream of it."""
         if not self.streaming:
             return self.load("train")
+        if self.without:
+            raise InputError("rows of a stream are not left out; write the shards without them")
         if self.dataset != "sharded":
             raise InputError(f"only the data set sharded is streamed, not {self.dataset}; {sharded.HOW_TO_WRITE}")
         return sharded.stream("train", self.data_dir)

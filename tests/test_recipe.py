@@ -1,5 +1,6 @@
 """Recipes and command-line overrides."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,3 +72,18 @@ def test_recipe_files(tmp_path):
 def test_the_recipes_of_this_project(path):
     settings = read_recipe(str(path)) | {"use_cpu": True}  # those for GPUs too
     build_arguments(settings, DataArguments, ModelArguments, FlamingoMedTrainingArguments)
+
+
+def test_rows_about_images_of_another_data_set_are_left_out(tmp_path, capsys):
+    data = {"train_images": 4, "image_size": 64, "questions_per_image": 2}
+    whole = DataArguments("phantom", str(tmp_path), data).load("train")
+    gone = whole["image_id"][0]
+    report = tmp_path / "overlap.json"
+    report.write_text(json.dumps({"image_ids": [gone, "of another split"]}))
+    rows = DataArguments("phantom", str(tmp_path), data, without=str(report)).load("train")
+    assert gone not in rows["image_id"] and len(rows) == len(whole) - whole["image_id"][:].count(gone)
+    assert f"{len(whole) - len(rows)} of {len(whole)} left out" in capsys.readouterr().out
+    for text, message in [("{}", "is no report of"), (json.dumps({"image_ids": whole["image_id"][:]}), "names all")]:
+        report.write_text(text)
+        with pytest.raises(InputError, match=message):
+            DataArguments("phantom", str(tmp_path), data, without=str(report)).load("train")

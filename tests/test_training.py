@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.classification_flamingo_med import classification_loss
@@ -28,8 +29,9 @@ def phantom(tmp_path_factory):
 
 def train(model, processor, rows, folder, **arguments):
     arguments = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 1e-2, **arguments}
+    arguments = {"save_strategy": "no", **arguments}
     args = FlamingoMedTrainingArguments(
-        output_dir=str(folder), report_to="none", save_strategy="no", use_cpu=True, disable_tqdm=True, **arguments
+        output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, **arguments
     )
     trainer = FlamingoMedTrainer(model, args, processor, train_dataset=rows, eval_dataset=rows.select(range(12)))
     trainer.train()
@@ -219,6 +221,19 @@ def test_a_head_that_comes_with_a_later_stage_learns(make_model, processor, phan
     before = model.classifier.out.weight.clone()
     train(model, processor, phantom, tmp_path, max_steps=2)
     assert not torch.equal(model.classifier.out.weight, before)
+
+
+def test_a_part_whose_weights_have_other_names_in_a_checkpoint_goes_on(make_model, processor, phantom, tmp_path):
+
+    model = make_model("dinov2", freeze_vision=False)
+    train(model, processor, phantom, tmp_path, max_steps=2, save_strategy="steps", save_steps=2)
+    model.cpu()
+    assert any(name not in load_file(tmp_path / "checkpoint-2/model.safetensors") for name in model.state_dict())
+    other = make_model("dinov2", freeze_vision=False)
+    trainer = train(other, processor, phantom, tmp_path / "other", max_steps=1)
+    trainer._load_from_checkpoint(str(tmp_path / "checkpoint-2"))
+    for name, weight in other.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name]), name
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """What all data sets do with rows: fill the common columns, check images, carve validation, say what was dropped."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -132,6 +133,28 @@ def carve_validation(rows: Iterable[dict], fraction: float, seed: int) -> None:
 def require_fraction(option: str, value: float) -> None:
     if not 0 <= value < 1:
         raise InputError(f"{option} must be at least 0 and below 1, not {value}")
+
+
+def leave_out(rows: Dataset, path: str, name: str) -> Dataset:
+    """The rows but for those about images that another data set has too, and says how many these are.
+
+    Args:
+        rows: of a split.
+        path: report of `processing.datasets.overlap`, with the data set as its b.
+        name: of the split.
+
+    Raises:
+        InputError: no such report, or nothing left.
+    """
+    try:
+        images = set(json.loads(Path(path).read_text(encoding="utf-8"))["image_ids"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no report of python -m processing.datasets.overlap") from None
+    kept = [i for i, image_id in enumerate(rows["image_id"]) if image_id not in images]
+    if not kept:
+        raise InputError(f"{path} names all images of {name}")
+    say_dropped(name, len(rows), {f"about images that {path} names": len(rows) - len(kept)})
+    return rows.select(kept)
 
 
 def split_name(name: str) -> str | None:
