@@ -1,7 +1,7 @@
 """ImageCLEF VQA-Med 2019, 2020 and 2021: questions about MedPix images, from the unpacked official archives.
 
 `data_dir` is a folder with the archives of one edition, wherever in it they are unpacked; images lie in the text
-file's folder or beneath. From https://zenodo.org/records/10499039 (2019) and https://github.com/abachaa (2020, 2021).
+file's folder or beneath.
 A line is one of
 
     image|question|answer                    with further answers after `|` or `#`, all of them accepted
@@ -24,6 +24,11 @@ from processing.datasets.files import IMAGE_SUFFIXES, find_file, find_images, re
 from processing.datasets.rows import clean, make_row, require_images, to_dataset
 from processing.errors import InputError
 
+ADDRESSES = {
+    "2019": "https://zenodo.org/records/10499039",
+    "2020": "https://github.com/abachaa/VQA-Med-2020",
+    "2021": "https://github.com/abachaa/VQA-Med-2021",
+}
 CATEGORIES = ("modality", "plane", "organ", "abnormality")
 
 
@@ -84,7 +89,7 @@ def load_2021(split: str, data_dir: str | None = None) -> Dataset:
 
 
 def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
-    folder = require_folder(data_dir, f"vqa_med_{edition}", "unpack the official archives of VQA-Med into a folder")
+    folder = require_folder(data_dir, f"vqa_med_{edition}", how_to_get(edition))
     label_file = find_file(folder, [f"**/{LABEL_FILES[split]}"]) if edition == "2021" else None
     if label_file:
         rows = _read(label_file, None, edition, split)
@@ -96,11 +101,17 @@ def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
     return to_dataset(rows)
 
 
+def how_to_get(edition: str) -> str:
+    """Where an edition's archives are, for error messages."""
+    return f"unpack the official archives from {ADDRESSES[edition]} into a folder"
+
+
 def _read_source(source: Source, folder: Path, edition: str, split: str) -> list[dict]:
     path = find_file(folder, [f"**/{pattern}" for pattern in source.questions])
     if path is None:
         raise InputError(
-            f"no {' or '.join(source.questions)} of vqa_med_{edition} ({split} split) in {folder} or beneath"
+            f"no {' or '.join(source.questions)} of vqa_med_{edition} ({split} split) in {folder} or beneath; "
+            f"{how_to_get(edition)}"
         )
     answers = find_file(folder, [f"**/{source.answers}"]) if source.answers else None
     return _read(path, answers, edition, split)

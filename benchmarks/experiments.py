@@ -1,0 +1,116 @@
+"""The experiments of docs/results.md: trains and scores what `experiments.yaml` lists, and prints one table.
+
+    python benchmarks/experiments.py --group vqa_med --settings.data_dir DIR --settings.vision facebook/dinov2-small
+
+Each experiment is a recipe with a few settings changed, trained and then scored by `eval.py`, both in a process of its
+own; what is there already is not done again, so that the command goes on where it was stopped. The first of a group is
+the reference that the others are compared with, row by row: a difference has an interval that is paired and clustered
+by image.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from processing.errors import InputError, check_keys, run
+from processing.recipe import build_arguments, describe, override
+from processing.scoring.compare import differences, pair_rows
+from processing.scoring.predictions import read_predictions
+from processing.scoring.report import format_score
+
+ROOT = Path(__file__).resolve().parent.parent
+LIST = Path(__file__).with_suffix(".yaml")
+
+
+@dataclass
+class ExperimentArguments:
+    """Which experiments, and where they go."""
+
+    group: str = field(metadata={"help": "of experiments.yaml"})
+    output_dir: str = field(default="runs/experiments", metadata={"help": "folder of all runs"})
+    only: list = field(default_factory=list, metadata={"help": "some of the group: --only [a, b]"})
+    settings: dict = field(default_factory=dict, metadata={"help": "of train.py, for all: --settings.data_dir DIR"})
+
+
+def train_and_score(folder: Path, recipe: str, split: str, settings: dict) -> Path:
+    """Train and score one experiment where that is not done; returns the folder of its scores."""
+    if not (folder / "recipe.yaml").is_file():  # written last
+        arguments = [part for name, value in settings.items() for part in (f"--{name}", yaml_line(value))]
+        call("train.py", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
+    scores = folder / "eval" / split
+    if not (scores / "metrics.json").is_file():
+        call("eval.py", "--model", folder, "--split", split, "--output_dir", scores)
+    return scores
+
+
+def call(script: str, *arguments: str | Path) -> None:
+    """Run one of the project's commands; ends where that fails."""
+    done = subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], stdout=sys.stderr)
+    if done.returncode:
+        raise InputError(f"{script} ended with code {done.returncode}; what it said is above")
+
+
+def yaml_line(value: object) -> str:
+    """A setting as it stands on a command line."""
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
+
+
+def slug(name: str) -> str:
+    """A name of an experiment as one of a folder."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def table(results: dict[str, Path]) -> str:
+    """A row of Markdown for each experiment.
+
+    Args:
+        results: name → folder of scores, the reference first.
+    """
+    lines = [
+        "| | closed | open | all | blank images | difference to the first | minutes |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    reference = read_predictions(next(iter(results.values())) / "predictions.jsonl")
+    for number, (name, folder) in enumerate(results.items()):
+        scores = json.loads((folder / "metrics.json").read_text())["scores"]
+        found = {(s["condition"], s["subset"]): format_score(s) for s in scores if s["metric"] == "exact_match"}
+        cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
+        pairs = pair_rows(reference, read_predictions(folder / "predictions.jsonl"), ("the reference", name))
+        (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
+        difference = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if number else "-"
+        minutes = json.loads((folder.parents[1] / "summary.json").read_text())["seconds"] / 60
+        cells += [found.get(("blank_image", "all"), "-"), difference, f"{minutes:.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Experiments of a group, one after the other → table."""
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(f"{__doc__}\n{describe(ExperimentArguments)}")
+        return
+    (args,) = build_arguments(override({}, sys.argv[1:], ExperimentArguments), ExperimentArguments)
+    groups = yaml.safe_load(LIST.read_text())
+    check_keys([args.group], groups, "group")
+    group, folder = groups[args.group], Path(args.output_dir, args.group)
+    check_keys(args.only, group["experiments"], "experiment")
+    results = {}
+    for name, changes in group["experiments"].items():
+        if args.only and name not in args.only:
+            continue
+        settings = {**args.settings, **changes}
+        if "init_from" in settings:  # GROUP/NAME of another experiment
+            earlier, _, experiment = settings["init_from"].partition("/")
+            settings["init_from"] = str(Path(args.output_dir, earlier, slug(experiment)))
+        print(f"{args.group}: {name}", file=sys.stderr, flush=True)
+        results[name] = train_and_score(folder / slug(name), ROOT / group["recipe"], group["split"], settings)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    run(main)
