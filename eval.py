@@ -1,4 +1,4 @@
-"""Score a model on a split of a data set, ask it one question, or measure how faithful its explanations are.
+"""Score a model on a split of a data set, ask it one question, or explain it, or a classifier by it.
 
     python eval.py --model runs/phantom --recipe recipes/phantom.yaml --split test
     python eval.py ask --model runs/phantom --image docs/phantom.png --question "Is there a lung nodule?"
@@ -6,6 +6,8 @@
     python eval.py calibrate runs/phantom/eval/phantom-validation/predictions.jsonl
     python eval.py consistency --model runs/phantom --split test
     python eval.py explain --model runs/phantom --recipe recipes/phantom.yaml --split test
+    python eval.py explain_classifier --model runs/phantom --classifier runs/resnet --image x.png --output_dir page
+    python eval.py compare_maps --models [runs/phantom, runs/other] --split test --output_dir page
 
 Scoring answers every question with its image, with a blank one and with another row's, compares baselines that see
 none, prints a table with 95 % intervals clustered by image, and writes metrics.json, predictions.jsonl and
@@ -17,6 +19,8 @@ compare prints the differences between two evaluations of the same rows. calibra
 confidences to an evaluation of its validation split, and writes calibration.json beside the weights. consistency asks
 changed and rephrased questions whose right answer is known, and writes consistency.json to the folder of scores.
 explain makes maps of which pixels made each answer, by every method, and a report card of how faithful they are.
+explain_classifier asks the model about a classifier's findings and writes one page: answers, contradictions in words,
+maps of both. compare_maps shows several models' answers and maps side by side.
 """
 
 import shutil
@@ -27,7 +31,9 @@ from pathlib import Path
 from accelerate import PartialState
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
+from modeling_flamingo_med.explanation.classifier_command import ClassifierArguments, explain_classifier_command
 from modeling_flamingo_med.explanation.command import ExplanationArguments, explain
+from modeling_flamingo_med.explanation.comparison_command import ComparisonArguments, compare_maps
 from modeling_flamingo_med.model_card import refresh_card
 from processing.answering import answer_questions, load_model
 from processing.datasets import fingerprint
@@ -253,7 +259,9 @@ def main() -> None:
         print(
             f"{__doc__}\nscore:\n{describe(EvaluationArguments, DataArguments)}\nask:\n{describe(QuestionArguments)}\n"
             f"consistency:\n{describe(ConsistencyArguments, DataArguments)}\n"
-            f"explain:\n{describe(ExplanationArguments, DataArguments)}"
+            f"explain:\n{describe(ExplanationArguments, DataArguments)}\n"
+            f"explain_classifier:\n{describe(ClassifierArguments)}\n"
+            f"compare_maps:\n{describe(ComparisonArguments, DataArguments)}"
         )
     elif arguments[0].startswith("--"):
         evaluate(arguments)
@@ -264,6 +272,8 @@ def main() -> None:
             "calibrate": calibrate,
             "consistency": consistency,
             "explain": explain,
+            "explain_classifier": explain_classifier_command,
+            "compare_maps": compare_maps,
         }
         check_keys(arguments[:1], commands, "command")
         commands[arguments[0]](arguments[1:])

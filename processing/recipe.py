@@ -68,6 +68,15 @@ def read_recipe(path: str) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise InputError(f"no recipe at {path}; those of this project are in recipes/")
+    return read_mapping(path)
+
+
+def read_mapping(path: str) -> dict[str, Any]:
+    """The settings in a YAML file, in which yes and no are words.
+
+    Raises:
+        InputError: it holds something else than a YAML mapping.
+    """
     try:
         settings = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -3,12 +3,13 @@
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from processing.datasets import FEATURES, load_split
+from processing.datasets import FEATURES, load_split, phantom_sheet
 from processing.datasets.phantom import VERSION
 from processing.datasets.phantom_drawing import draw
 from processing.datasets.phantom_patients import sample_scene
@@ -151,3 +152,22 @@ def test_bad_options(tmp_path, option, value):
     with pytest.raises(InputError, match=f"{option} of phantom must be a whole number from .* not {value}"):
         load_split("phantom", "train", str(tmp_path), **{option: value})
     assert not any(tmp_path.iterdir())
+
+
+def test_the_sheet_in_docs_is_what_its_command_draws(tmp_path, monkeypatch):
+    path = tmp_path / "sheet.png"
+    monkeypatch.setattr("sys.argv", ["phantom_sheet", str(path)])
+    phantom_sheet.main()
+    with Image.open(path) as drawn, Image.open(Path(__file__).parents[1] / "docs" / "phantom_sheet.png") as kept:
+        assert np.array_equal(np.asarray(drawn), np.asarray(kept))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [([], "takes one file"), (["x.jpg"], "takes one file"), (["nowhere/x.png"], "cannot be written to nowhere/x.png")],
+)
+def test_mistakes_of_the_sheet(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["phantom_sheet", *arguments])
+    with pytest.raises(InputError, match=message):
+        phantom_sheet.main()

@@ -12,6 +12,7 @@ from PIL import Image
 
 from processing.backends import Answer
 from processing.datasets.rows import make_row, to_dataset
+from processing.pictures import thumbnail
 from processing.scoring import page
 from processing.scoring.intervals import clustered_bootstrap, clustered_bootstraps
 from processing.scoring.report import (
@@ -244,6 +245,6 @@ def test_examples_are_about_different_images(rows, answers):
 
 
 def test_thumbnails_are_small(rows):
-    uri = page.thumbnail(rows[0]["image"])
+    uri = thumbnail(rows[0]["image"], 448)
     with Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))) as image:
         assert image.size == (448, 224)

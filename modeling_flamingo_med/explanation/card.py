@@ -5,6 +5,7 @@ from html import escape
 
 from matplotlib.figure import Figure
 
+from modeling_flamingo_med.explanation.explanation import literal
 from modeling_flamingo_med.explanation.report import LOWER_IS_BETTER, MEASURES
 from processing.pictures import data_uri
 from processing.scoring.report import format_score
@@ -40,7 +41,7 @@ def draw(scores: Sequence[Mapping], title: str) -> Figure:
         axes.set_ylim(len(methods) - 0.5, -0.5)
         axes.tick_params(axis="x", labelsize=8)
         axes.grid(axis="x", color="#dddddd")
-    figure.suptitle(title.replace("$", r"\$"), fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     return figure
 
 

@@ -55,6 +55,7 @@ def prepare(
     """A case of one question about one image; arguments as of `explain`."""
     if class_name is not None and (alternative is not None or per_token):
         raise InputError("a class has neither an alternative answer nor tokens; explain one or the other")
+    require_ours(model)
     model.eval()
     image = read_image(image)
     if answer is None:
@@ -67,6 +68,15 @@ def prepare(
     geometry = Geometry.of(processor.image_processor, (image.height, image.width))
     pixels = processor.pixels([[image]])["pixel_values"][0].to(model.device, model.dtype)
     return Case(model, question, answer, target, image, pixels, geometry, encoder_grid(model, pixels))
+
+
+def require_ours(model: PreTrainedModel) -> None:
+    """
+    Raises:
+        InputError: a model of another kind, which can be scored but not explained.
+    """
+    if model.config.model_type != "flamingo_med":
+        raise InputError(f"only models of this project are explained, and this one is a {model.config.model_type}")
 
 
 @torch.no_grad()

@@ -5,7 +5,9 @@ from pathlib import Path
 from textwrap import fill
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from PIL import Image
 from torch import Tensor
 
@@ -50,24 +52,13 @@ class Explanation:
         for axes, label, heat in zip(
             figure.subplots(1, len(self.labels), squeeze=False)[0], self.labels, self.original_maps(), strict=True
         ):
-            axes.imshow(self.image)
-            largest = float(np.abs(heat).max()) or 1.0
-            signed = heat.min() < 0
-            shown = axes.imshow(
-                heat,
-                cmap="RdBu_r" if signed else "inferno",
-                vmin=-largest if signed else 0,
-                vmax=largest,
-                alpha=0.5,
-                interpolation="nearest",
-            )
-            figure.colorbar(shown, ax=axes, shrink=0.7)
-            axes.set_title(_literal(label), fontsize=9)
+            figure.colorbar(paint(axes, self.image, heat), ax=axes, shrink=0.7)
+            axes.set_title(literal(label), fontsize=9)
             axes.set_axis_off()
         asked = f"{self.question} → {self.answer}"
         caption = [asked, f"{self.method} ({self.details})", f"target: {self.target}"]
         lines = [fill(line, 60 * len(self.labels)) for line in caption]
-        figure.supxlabel(_literal("\n".join([*lines, "Not for clinical use."])), fontsize=8)
+        figure.supxlabel(literal("\n".join([*lines, "Not for clinical use."])), fontsize=8)
         return figure
 
     def save(self, path: str | Path) -> None:
@@ -83,6 +74,22 @@ class Explanation:
             raise InputError(f"the picture cannot be written to {path}: {error.strerror}") from None
 
 
-def _literal(text: str) -> str:
+def paint(axes: Axes, image: Image.Image, heat: np.ndarray) -> AxesImage:
+    """A map (H W) over its image, which shows through where the map is near 0; red for and blue against, where it has
+    both. What is returned gives a colour bar its scale."""
+    axes.imshow(image)
+    largest = float(np.abs(heat).max()) or 1.0
+    signed = heat.min() < 0
+    return axes.imshow(
+        heat,
+        cmap="RdBu_r" if signed else "inferno",
+        vmin=-largest if signed else 0,
+        vmax=largest,
+        alpha=0.7 * np.abs(heat) / largest,
+        interpolation="nearest",
+    )
+
+
+def literal(text: str) -> str:
     """Dollar signs would begin a formula."""
     return text.replace("$", r"\$")

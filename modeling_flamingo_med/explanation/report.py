@@ -90,8 +90,7 @@ def measure(
             explained by.
     """
     rows = [row for row, _ in chosen]
-    if any(row["more_images"] for row in rows):
-        raise InputError("questions about several images are not explained yet; choose data with one image a question")
+    refuse_several_images(rows)
     answers = answer_questions(model, processor, rows, description="answers")
     records = []
     progress = tqdm(zip(chosen, answers, strict=True), "explanations", len(chosen), unit="question")
@@ -115,6 +114,15 @@ def measure(
             coarse = case.grid.to_pixels(case.grid.from_pixels(inside.unsqueeze(0).float()), case.geometry.model)[0]
             records.append({**about, "method": GRID_LIMIT, **faithful_to_finding(coarse, inside)})
     return records
+
+
+def refuse_several_images(rows: Sequence[dict]) -> None:
+    """
+    Raises:
+        InputError: a question about several images.
+    """
+    if any(row["more_images"] for row in rows):
+        raise InputError("questions about several images are not explained yet; choose data with one image a question")
 
 
 def faithful_to_answer(case: Case, pixel_map: Tensor, row_id: str) -> dict[str, float]:

@@ -1,18 +1,15 @@
 """The report of an evaluation as one HTML page that needs no other file, and its figures as PNG beside it."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from datasets import Dataset
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from processing.backends import Answer
 from processing.datasets import images_of
 from processing.files import write_whole
-from processing.images import read_image
-from processing.pictures import data_uri
+from processing.pictures import data_uri, thumbnail
 from processing.scoring.exact_match import exact_match
 from processing.scoring.plots import reliability_diagram, risk_coverage_curve
 from processing.scoring.report import COLUMNS, GROUPED_BY, MEASURES, confidences_of
@@ -188,7 +185,7 @@ def choose(rows: Dataset, answers: Sequence[Answer]) -> list[tuple[str, list[int
 def example(row: dict, answer: Answer) -> dict:
     """What is shown of a row."""
     return {
-        "image": thumbnail(images_of(row)[0]),
+        "image": thumbnail(images_of(row)[0], LARGEST_SIDE),
         "image_id": row["image_id"],
         "question": row["question"] or "(report)",
         "answers": row["answers"],
@@ -196,15 +193,6 @@ def example(row: dict, answer: Answer) -> dict:
         "confidence": answer.confidence,
         "right": exact_match(answer.text, row["answers"]) == 1.0,
     }
-
-
-def thumbnail(image: dict) -> str:
-    """An image, made smaller where it is large, as a data URI."""
-    small = read_image(image)
-    small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.LANCZOS)
-    data = io.BytesIO()
-    small.save(data, "JPEG", quality=88)
-    return data_uri(data.getvalue(), "jpeg")
 
 
 def percent(value: float) -> str:
