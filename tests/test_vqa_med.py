@@ -181,7 +181,7 @@ def test_other_mistakes(edition_2019, edition_2020, tmp_path):
     path.write_bytes("synpic1|q?|sjögren".encode("latin-1"))
     with pytest.raises(InputError, match="All_QA_Pairs_train.txt cannot be read as UTF-8 text"):
         load_split("vqa_med_2019", "train", str(edition_2019))
-    with pytest.raises(InputError, match=r"no \*Test_Questions_w_Ref_Answers.txt or .* in .*or beneath; unpack .* from https"):
+    with pytest.raises(InputError, match=r"no \*Test_Questions_w_Ref_Answers.txt or .*or beneath; unpack .* https"):
         load_split("vqa_med_2019", "test", str(edition_2019))
     with pytest.raises(InputError, match="no folder at .*nowhere"):
         load_split("vqa_med_2021", "train", str(tmp_path / "nowhere"))
