@@ -40,11 +40,19 @@ from processing.datasets import fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.datasets.vqa_rad import twins
 from processing.errors import InputError, check_keys, run
-from processing.evaluation import answer_conditions, features_of
+from processing.evaluation import answer_conditions, embedding_scores, features_of
 from processing.files import write_json
 from processing.folders import reserve, results_folder
 from processing.provenance import provenance
-from processing.recipe import DataArguments, build_arguments, build_with_data, describe, override
+from processing.recipe import (
+    DataArguments,
+    SplitArguments,
+    TrainedModelArguments,
+    build_arguments,
+    build_with_data,
+    describe,
+    override,
+)
 from processing.scoring.baselines import image_lookup_answers, majority_answers, question_only_answers
 from processing.scoring.compare import compare
 from processing.scoring.consistency import distinct_rows, format_consistency, head_agreement, paraphrases, score_pairs
@@ -52,16 +60,9 @@ from processing.scoring.counterfactuals import counterfactuals
 from processing.scoring.page import write_page
 from processing.scoring.plots import write_plots
 from processing.scoring.predictions import read_meta, read_predictions
-from processing.scoring.report import (
-    difference,
-    format_summary,
-    format_table,
-    score_classes,
-    score_confidence,
-    score_rows,
-    write_predictions,
-)
-from processing.scoring.temperature import fit, format_measures, load_calibration, save_calibration
+from processing.scoring.report import format_measures, format_tables, write_predictions
+from processing.scoring.scores import difference, score_classes, score_confidence, score_rows
+from processing.scoring.temperature import fit, load_calibration, save_calibration
 
 # Name → function of train rows and rows, which sees no image.
 BASELINES = {
@@ -71,56 +72,36 @@ BASELINES = {
 }
 
 
-@dataclass
-class EvaluationArguments:
-    """Which model, on what, and where the scores go."""
+@dataclass(kw_only=True)
+class EvaluationArguments(SplitArguments):
+    """A model on a split."""
 
-    model: str = field(metadata={"help": "folder or Hub id of the model"})
-    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
     batch_size: int | str = field(
         default="auto", metadata={"help": "questions at a time, or auto for what fits; scores do not depend on it"}
     )
-    output_dir: str | None = field(
-        default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset, in runs/ for one of the Hub"}
-    )
 
     def __post_init__(self):
-        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+        super().__post_init__()
         if self.batch_size != "auto" and (isinstance(self.batch_size, str) or self.batch_size < 1):
             raise InputError(f"batch_size is at least 1 or auto, got {self.batch_size}")
 
 
-@dataclass
-class QuestionArguments:
+@dataclass(kw_only=True)
+class QuestionArguments(TrainedModelArguments):
     """One question to a model."""
 
-    model: str = field(metadata={"help": "folder or Hub id of the model"})
     image: str = field(metadata={"help": "image file"})
     question: str = field(metadata={"help": "the question"})
-
-
-@dataclass
-class ConsistencyArguments:
-    """Whose answers to compare with each other."""
-
-    model: str = field(metadata={"help": "folder or Hub id of the model"})
-    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
-    output_dir: str | None = field(default=None, metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS if unset"})
-
-    def __post_init__(self):
-        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
 
 
 def evaluate(arguments: list[str]) -> None:
     """Model and baselines on one split: table, metrics.json, predictions.jsonl and report/."""
     args, data_args = build_with_data(arguments, EvaluationArguments)
     rows, train_rows = data_args.load(args.split), data_args.load("train")
-    model, processor = load_model(args.model)
-    calibration = load_calibration(args.model)
+    model, processor = load_model(args.model, args.revision)
+    calibration = load_calibration(args.model, args.revision)
     state = PartialState()
-    output_dir = Path(args.output_dir or results_folder(args.model, "eval", data_args, args.split))
+    output_dir = results_folder(args, "eval", data_args)
     lock = reserve(output_dir, first_process=state.is_main_process)
     scored, images = sum(map(bool, rows["answers"])), len(set(rows["image_id"]))
     conditions = ["model"] if scored == 0 else ["model", "blank_image", "shuffled_image"][: 3 if images > 1 else 2]
@@ -130,6 +111,11 @@ def evaluate(arguments: list[str]) -> None:
     answers, of_model = answer_conditions(
         model, processor, rows, train_rows, conditions, partial, batch_size=args.batch_size
     )
+    predictions = {condition: [answer.text for answer in some] for condition, some in answers.items()}
+    try:
+        embedded, not_embedded = embedding_scores(model, processor, rows, train_rows, predictions), None
+    except InputError as error:  # which does not keep the other scores from the user
+        embedded, not_embedded = {}, str(error)
     if not state.is_main_process:
         return
 
@@ -140,21 +126,24 @@ def evaluate(arguments: list[str]) -> None:
         "seed": 0,
         "rows": {"all": len(rows), "scored": scored, "images": images},
         "fingerprints": {"model": of_model, "rows": fingerprint(rows), "train_rows": fingerprint(train_rows)},
+        "not_embedded": not_embedded,
         "overlap": verdict(overlap(train_rows, rows, QUICK), "train", args.split),
         **provenance(),
     }
     scores = []
     if scored:
-        predictions = {condition: [answer.text for answer in some] for condition, some in answers.items()}
         predictions |= {name: baseline(train_rows, rows) for name, baseline in BASELINES.items()}
-        scores = score_rows(rows, predictions)
+        scores = score_rows(rows, predictions, data_args.dataset, embedded)
         if answers["model"][0].classes is not None:
-            of_classes, unknown = score_classes(rows, answers, model.config.label2id)
+            names = [name for _, name in sorted(model.config.id2label.items())]
+            of_classes, unknown = score_classes(rows, answers, names)
             scores, meta["rows"]["class_unknown"] = scores + of_classes, unknown
         meta["model_minus_blank_image"] = difference(rows, predictions["model"], predictions["blank_image"])
         scores += score_confidence(rows, answers["model"], calibration)
         write_page(output_dir / "report", meta, scores, rows, answers["model"], calibration)
-    write_predictions(output_dir / "predictions.jsonl", rows, answers["model"])
+    write_predictions(
+        output_dir / "predictions.jsonl", rows, answers["model"], data_args.dataset, embedded.get("model")
+    )
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     shutil.rmtree(partial)
     refresh_card(args.model)
@@ -167,14 +156,15 @@ def print_result(folder: Path, meta: dict, scores: list[dict]) -> None:
     count, scored = meta["rows"]["all"], meta["rows"]["scored"]
     print(f"\n{meta['model']} on {meta['dataset']} {meta['split']}\n")
     if scores:
-        in_full = [score for score in scores if score["metric"] in ("exact_match", "class_accuracy")]
-        print(format_table(in_full), format_summary([s for s in scores if s not in in_full]), sep="\n\n")
+        print(format_tables(scores))
     if scored < count:
         print(f"{count - scored} of {count} questions have no answers to score by; their predictions are written")
     if scored and meta["rows"]["images"] == 1:
         print("all questions are about one image, so it is not shuffled and there are no intervals")
     if meta["rows"].get("class_unknown"):
         print(f"{meta['rows']['class_unknown']} of {count} questions have no class that the head knows")
+    if meta["not_embedded"]:
+        print(f"the scores by embeddings are left out: {meta['not_embedded']}")
     print(f"\noverlap of train and {meta['split']}: {meta['overlap']}")
     written = ["metrics.json", "predictions.jsonl", *(["report/index.html"] if scores else [])]
     print("written: " + ", ".join(f"{folder}/{name}" for name in written))
@@ -185,10 +175,10 @@ def ask(arguments: list[str]) -> None:
     (args,) = build_arguments(override({}, arguments, QuestionArguments), QuestionArguments)
     if not args.question.strip():
         raise InputError('the question is empty; write it as --question "Is there a nodule?"')
-    model, processor = load_model(args.model)
+    model, processor = load_model(args.model, args.revision)
     row = {"image": args.image, "image_id": args.image, "question": args.question}
     (answer,) = answer_questions(model, processor, [row])
-    calibration = load_calibration(args.model)
+    calibration = load_calibration(args.model, args.revision)
     confidence = calibration.confidence(answer.confidence) if calibration else answer.confidence
     print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {confidence:.2f}")
     how = "calibrated on validation" if calibration else "not calibrated"
@@ -217,8 +207,9 @@ def calibrate(arguments: list[str]) -> None:
     save_calibration(meta["model"], calibration)
     write_plots(folder, predictions, calibration)
     counts = calibration.fitted_on
-    print(f"{format_measures(measures)}\n\nof the rows that the temperatures were fitted on; score others for a test")
     print(
+        f"{format_measures(measures)}\n\nof the rows that the temperatures were fitted on, with 95 % intervals "
+        "clustered by image; score others for a test\n"
         f"{len(predictions)} rows: {counts['answers']} scored, {counts['candidates']} with the answer among candidates"
     )
     print(f"written: {meta['model']}/calibration.json, {folder}/reliability.png, {folder}/risk_coverage.png")
@@ -226,17 +217,17 @@ def calibrate(arguments: list[str]) -> None:
 
 def consistency(arguments: list[str]) -> None:
     """Counterfactual and rephrased questions, and head against generated answer: table and consistency.json."""
-    args, data_args = build_with_data(arguments, ConsistencyArguments)
+    args, data_args = build_with_data(arguments, SplitArguments)
     rows = data_args.load(args.split)
     pairs = counterfactuals(rows, data_args.dataset)
     if data_args.dataset == "vqa_rad":
         pairs += paraphrases(rows, twins(data_args.data_dir))
     if not pairs:
         raise InputError(f"no question in the {args.split} split of {data_args.dataset} is one that the rules change")
-    output_dir = Path(args.output_dir or results_folder(args.model, "eval", data_args, args.split))
+    output_dir = results_folder(args, "eval", data_args)
     predictions = output_dir / "predictions.jsonl"  # of an evaluation, and with the head's classes where there is one
     of_head = head_agreement(read_predictions(predictions)) if predictions.is_file() else []
-    model, processor = load_model(args.model)
+    model, processor = load_model(args.model, args.revision)
     lock = reserve(output_dir)
     asked = distinct_rows(pairs)
     features = features_of(model, processor, rows)
@@ -258,7 +249,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
             f"{__doc__}\nscore:\n{describe(EvaluationArguments, DataArguments)}\nask:\n{describe(QuestionArguments)}\n"
-            f"consistency:\n{describe(ConsistencyArguments, DataArguments)}\n"
+            f"consistency:\n{describe(SplitArguments, DataArguments)}\n"
             f"explain:\n{describe(ExplanationArguments, DataArguments)}\n"
             f"explain_classifier:\n{describe(ClassifierArguments)}\n"
             f"compare_maps:\n{describe(ComparisonArguments, DataArguments)}"

@@ -169,8 +169,8 @@ def main() -> None:
     # In groups, since three models at a time are what 24 GB hold.
     rows = [row for names in ([OURS, *PEERS], list(VARIANTS)) for row in measure(names, args)]
     meta = {"torch": torch.__version__, "threads": torch.get_num_threads(), "questions": QUESTIONS, "images": IMAGES}
-    print(f"\n{format_rows(rows, MEASURES)}")
-    print(write(args.json, meta, rows, "tokens_per_second", "tokens a second, generation"))
+    written = write(args.json, meta, rows, "tokens_per_second", "tokens a second, generation")
+    print(f"\n{format_rows(rows, MEASURES)}\n{written}")
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def make_rows(count: int) -> Iterator[dict]:
             "answers": ["yes"],
             "answer_type": "closed",
             "question_type": "presence",
+            "organ": "lung",
             "more_images": [],
             "label": [],
             "boxes": [],

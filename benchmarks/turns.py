@@ -80,7 +80,8 @@ def format_rows(rows: list[Row], measures: dict[str, tuple[str, str]]) -> str:
             row = cells.get((size, implementation, name))
             line += f"{format(row['value'], form) if row else '':>14}"
             if name == first:
-                line += f"{format(row['low'], form) + ' – ' + format(row['high'], form):>18}"
+                spread = f"{row['low']:{form}} – {row['high']:{form}}" if row else ""
+                line += f"{spread:>18}"
         lines.append(line)
     return "\n".join(lines)
 

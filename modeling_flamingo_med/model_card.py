@@ -24,7 +24,7 @@ from processing.errors import InputError, run
 from processing.files import write_whole
 from processing.recipe import DataArguments, build_arguments, describe, override
 from processing.scoring.page import CONDITIONS, MAIN
-from processing.scoring.report import COLUMNS, format_score
+from processing.scoring.report import COLUMNS, format_score, named, overall
 
 from .configuration_flamingo_med import FlamingoMedConfig
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
@@ -207,8 +207,8 @@ def card_data(
 
 
 def eval_results(meta: dict, scores: list[dict]) -> list[EvalResult]:
-    """Exact match of model and baselines on closed, open and all questions, and the model's other scores on all."""
-    known = about(meta["dataset"])
+    """Exact match of model and baselines on closed, open and all questions, and the model's other scores overall."""
+    known, others = about(meta["dataset"]), [score for score in overall(scores) if score["condition"] == "model"]
     return [
         EvalResult(
             task_type="visual-question-answering",
@@ -222,8 +222,7 @@ def eval_results(meta: dict, scores: list[dict]) -> list[EvalResult]:
             metric_args={name: score[name] for name in ("condition", "subset", "low", "high", "n", "signature")},
         )
         for score in scores
-        if (score["metric"] == MAIN and score["subset"] in COLUMNS)
-        or (score["condition"] == "model" and score["subset"] == "all")
+        if (score["metric"] == MAIN and score["subset"] in COLUMNS) or score in others
     ]
 
 
@@ -237,7 +236,7 @@ def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
     of_main = {(s["condition"], s["subset"]): s for s in scores if s["metric"] == MAIN}
     columns = [subset for subset in COLUMNS if ("model", subset) in of_main]
     conditions = list(dict.fromkeys(condition for condition, _ in of_main))
-    others = [s for s in scores if s["metric"] != MAIN and s["condition"] == "model" and s["subset"] == "all"]
+    others = [s for s in overall(scores) if s["metric"] != MAIN and s["condition"] == "model"]
     options = format_options(meta["data"])
     return {
         "title": f"{about(meta['dataset']).title}, {meta['split']}{f' ({options})' if options else ''}",
@@ -250,7 +249,7 @@ def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
             [label(condition), *(format_score(of_main[condition, subset]) for subset in columns)]
             for condition in conditions
         ],
-        "others": [[f"`{score['signature']}`".replace("|", "\\|"), format_score(score)] for score in others],
+        "others": [[f"`{named(s['signature'], s['subset'])}`".replace("|", "\\|"), format_score(s)] for s in others],
         "command": without_places(meta["command"]),
         "commit": meta["commit"] or "unknown",
     }

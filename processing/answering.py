@@ -19,18 +19,19 @@ LARGEST_BATCH = 128
 IMAGE_COLUMNS = ("image", "more_images", "image_id")
 
 
-def load_model(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(name: str, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a local folder or Hub id, on this process's GPU where there is one.
 
-    Ours, or any other that `AutoModelForImageTextToText` loads without code of its own.
+    Ours, or any other that `AutoModelForImageTextToText` loads without code of its own; of the Hub at a branch, tag or
+    commit, its main branch by default.
 
     Raises:
         InputError: neither a folder with a model nor a model on the Hub.
     """
     device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name).to(device)
-        return model, AutoProcessor.from_pretrained(name)
+        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision).to(device)
+        return model, AutoProcessor.from_pretrained(name, revision=revision)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
 

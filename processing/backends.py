@@ -20,6 +20,7 @@ INSTRUCTION = "Answer the question using a single word or phrase."
 REPORT = "Write the report of this image."
 NEW_TOKENS = 32  # of a model whose generation configuration sets no number
 GREY_SIDE = 448
+MOST_SCORED_CLASSES = 100  # beyond, classes are answers, most with a row or two, of which a mean AUROC says little
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Answer:
         classes: names of the classes that hold by the model's head, one where they exclude each other; None without.
         class_confidence: probability of these classes, those of several taken as independent.
         candidates: log-likelihood of each candidate answer that was asked about.
+        class_scores: the head's logits, in the order of its classes; None where there are many classes.
     """
 
     text: str
@@ -39,6 +41,7 @@ class Answer:
     classes: list[str] | None = None
     class_confidence: float | None = None
     candidates: dict[str, float] | None = None
+    class_scores: list[float] | None = None
 
     @property
     def candidate_confidence(self) -> float | None:
@@ -84,9 +87,11 @@ class FlamingoMedBackend:
         images = {name: batch.pop(name) for name in ("pixel_values", "image_features", "frame_mask") if name in batch}
         batch["image_latents"] = self.model.encode_images(**images)
         texts = generate(self.model, self.processor, batch)
-        classes = self._classify(batch) if self.model.config.num_labels else [(None, None)] * len(texts)
+        classes = self._classify(batch) if self.model.config.num_labels else [{}] * len(texts)
         scored = self._score(batch, candidates)
-        return [Answer(*text, *some, found) for text, some, found in zip(texts, classes, scored, strict=True)]
+        return [
+            Answer(*text, candidates=found, **some) for text, some, found in zip(texts, classes, scored, strict=True)
+        ]
 
     def _check_room(self, prompt: int) -> None:
         """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
@@ -99,8 +104,8 @@ class FlamingoMedBackend:
                 f"{context}; shorten the question"
             )
 
-    def _classify(self, batch: dict[str, Tensor]) -> list[tuple[list[str], float]]:
-        """Classes that hold, and the probability of that."""
+    def _classify(self, batch: dict[str, Tensor]) -> list[dict]:
+        """Classes that hold, the probability of that, and where there are few classes their logits."""
         logits = self.model(**batch, logits_to_keep=1).class_logits.float()
         names = self.model.config.id2label
         if self.model.config.problem_type == "multi_label_classification":
@@ -110,7 +115,11 @@ class FlamingoMedBackend:
         else:
             confidence, best = logits.softmax(-1).max(-1)
             found = [[names[i]] for i in best.tolist()]
-        return list(zip(found, confidence.tolist(), strict=True))
+        scores = logits.tolist() if len(names) <= MOST_SCORED_CLASSES else [None] * len(found)
+        return [
+            {"classes": classes, "class_confidence": value, "class_scores": some}
+            for classes, value, some in zip(found, confidence.tolist(), scores, strict=True)
+        ]
 
     def _score(self, batch: dict[str, Tensor], candidates: Sequence[Sequence[str]]) -> list[dict[str, float] | None]:
         """Log-likelihood of each question's candidates; so many questions at a time as there are rows to a batch."""

@@ -1,16 +1,23 @@
 """Answers → vectors, means of the decoder's last hidden states over their tokens; and a prototype of each answer."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from processing.collator import FlamingoMedCollator
+from processing.datasets.rows import uniform
 from processing.errors import InputError
 from processing.features import ImageFeatures
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.scoring import original
+
+MOST_ANSWERS = 1_000  # with a prototype, the most frequent ones
+ROWS_AN_ANSWER = 8  # that its prototype is the mean of
 
 
 @torch.no_grad()
@@ -21,6 +28,7 @@ def embed_answers(
     answers: Sequence[str],
     *,
     pool_prompt: bool = False,
+    blank_images: bool = False,
     batch_size: int = 64,
     features: ImageFeatures | None = None,
     description: str | None = None,
@@ -36,6 +44,7 @@ def embed_answers(
         answers: one to each: predictions, or the rows' own answers.
         pool_prompt: take the mean over the prompt's tokens too, as the original project did; by default over those of
             the answer alone, its end mark among them, so that an empty answer has a vector too.
+        blank_images: hide the images from the model.
         batch_size: rows at a time.
         features: stored features of all these images, instead of reading them.
         description: title of the progress bar; no bar where None.
@@ -51,7 +60,7 @@ def embed_answers(
         raise InputError(f"batch_size is at least 1, got {batch_size}")
     if len(rows) != len(answers):
         raise ValueError(f"{len(answers)} answers to {len(rows)} questions")
-    collate = FlamingoMedCollator(processor, answers=True, features=features)
+    collate = FlamingoMedCollator(processor, answers=True, blank_images=blank_images, features=features)
     was_training = model.training
     model.eval()
     vectors = []
@@ -83,3 +92,27 @@ def prototypes(answers: Sequence[str], vectors: np.ndarray) -> tuple[list[str], 
     index = [number[name] for name in names]
     np.add.at(sums, index, vectors)
     return distinct, sums / np.bincount(index)[:, None]
+
+
+def prototype_rows(rows: Dataset) -> list[int]:
+    """Numbers of the rows whose answers make the prototypes: of each of the `MOST_ANSWERS` most frequent answers the
+    `ROWS_AN_ANSWER` with the least hash of their id. A train split may be large, and each is a forward pass.
+
+    Args:
+        rows: with id and answer.
+    """
+    names = [answer.strip().lower() for answer in rows["answer"]]
+    counts = Counter(filter(None, names))
+    frequent = set(sorted(counts, key=lambda name: (-counts[name], name))[:MOST_ANSWERS])
+    ids, taken = rows["id"][:], Counter()
+    chosen = []
+    for i in sorted(range(len(rows)), key=lambda i: uniform("prototype", ids[i])):
+        if names[i] in frequent and taken[names[i]] < ROWS_AN_ANSWER:
+            taken[names[i]] += 1
+            chosen.append(i)
+    return sorted(chosen)
+
+
+def signature(metric: str) -> str:
+    """What is printed beside a number of `original` that rests on these prototypes."""
+    return f"{original.signature(metric)}|rows-an-answer:{ROWS_AN_ANSWER}|answers:{MOST_ANSWERS}"

@@ -1,12 +1,14 @@
 """A model's answers to a split under every condition: with the images, with all blanked, with those of other rows."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
@@ -15,9 +17,17 @@ from processing.backends import Answer
 from processing.candidates import candidate_answers
 from processing.datasets import fingerprint
 from processing.datasets.rows import uniform
+from processing.embedding import embed_answers, prototype_rows, prototypes
+from processing.errors import InputError
 from processing.features import ImageFeatures, store_features
 from processing.partial_answers import PartialAnswers
 from processing.provenance import hash_weights
+from processing.scoring import original
+from processing.scoring.scorers import long_answers
+
+EMBEDDED_AT_ONCE = 32  # whatever the number of processes, so that the same rows share a batch
+EMBEDDED_CONDITIONS = ("model", "blank_image")
+DIGITS = 6  # of a cosine; further ones depend on the number of threads
 
 
 def answer_conditions(
@@ -69,6 +79,82 @@ def answer_conditions(
         partial.read()
         answers[condition] = [partial.answers[i] for i in range(len(rows))]
     return answers, of_model
+
+
+def embedding_scores(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Dataset,
+    train_rows: Dataset,
+    texts: Mapping[str, Sequence[str]],
+) -> dict[str, list[dict[str, float]]]:
+    """The scores of `original` that need the model's own hidden states, of what it said with and without the images.
+
+    Each process embeds its share, and all get all. Only of a model of ours, and not of long answers, each of which
+    would be a prototype of its own.
+
+    Args:
+        model, processor, rows, train_rows: as of `answer_conditions`; prototypes come from the train rows.
+        texts: condition → one answer a row; those of `EMBEDDED_CONDITIONS` are scored.
+
+    Returns:
+        condition → of each row original_embedding_match and original_cosine, the cosine of the answer's vector and
+        the accepted answer's; nothing of a row without answers.
+
+    Raises:
+        InputError: in all processes, an image that cannot be read, or an answer of train or of the rows that does not
+            fit the decoder's context.
+    """
+    known = [i for i, references in enumerate(rows["answers"]) if references]
+    scored = rows.select(known)
+    if model.config.model_type != "flamingo_med" or not known or long_answers("", scored["answers"][:]):
+        return {}
+    of_train = train_rows.select(prototype_rows(train_rows))
+    names, centres = prototypes(of_train["answer"], _embed(model, processor, of_train, of_train["answer"][:], "train"))
+    accepted = _embed(model, processor, scored, scored["answer"][:], "accepted")
+    found = {}
+    for condition in (name for name in EMBEDDED_CONDITIONS if name in texts):
+        answers = [texts[condition][i] for i in known]
+        vectors = _embed(model, processor, scored, answers, condition, blank_images=condition == "blank_image")
+        matches = original.embedding_match(vectors, centres, names, scored["answers"][:])
+        cosines = np.round(original.cosines(vectors, accepted), DIGITS).tolist()
+        found[condition] = [{} for _ in range(len(rows))]
+        for i, match, cosine in zip(known, matches, cosines, strict=True):
+            found[condition][i] = {"original_embedding_match": match, "original_cosine": cosine}
+    return found
+
+
+def _embed(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    rows: Dataset,
+    answers: Sequence[str],
+    which: str,
+    blank_images: bool = False,
+) -> np.ndarray:
+    """Vectors (n d) of answers to all rows, in their order; rows about one image are embedded together, and each
+    process takes whole batches."""
+    state = PartialState()
+    order = share_by_image(rows, list(range(len(rows))), None)
+    batches = [order[start : start + EMBEDDED_AT_ONCE] for start in range(0, len(order), EMBEDDED_AT_ONCE)]
+    how = {
+        "features": features_of(model, processor, rows),
+        "batch_size": EMBEDDED_AT_ONCE,
+        "blank_images": blank_images,
+    }
+    how["description"] = f"embedding of answers: {which}" if state.is_main_process else None
+    with state.split_between_processes(batches) as share:
+        own = [i for batch in share for i in batch]
+        try:
+            found = (
+                [embed_answers(model, processor, rows.select(own), [answers[i] for i in own], **how)] if own else []
+            )
+        except InputError as error:
+            found = [error]
+    vectors = gather_object(found)
+    for error in (some for some in vectors if isinstance(some, InputError)):
+        raise error  # in all processes alike, none of which then waits for another
+    return np.concatenate(vectors)[np.argsort(order)]
 
 
 def how_shown(condition: str, rows: Dataset, candidates: list[list[str]]) -> dict:

@@ -6,15 +6,19 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from processing.errors import InputError
-from processing.recipe import DataArguments
+from processing.recipe import DataArguments, SplitArguments
 
 
-def results_folder(model: str, kind: str, data_args: DataArguments, split: str) -> Path:
-    """Where the results of a kind, such as eval, go by default: beneath the model, or in runs/ for one of the Hub."""
+def results_folder(args: SplitArguments, kind: str, data_args: DataArguments) -> Path:
+    """Where the results of a kind, such as eval, go: output_dir, by default a folder beneath the model, or in runs/
+    for one of the Hub."""
+    if args.output_dir:
+        return Path(args.output_dir)
     options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
     options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
-    beneath = model if Path(model).is_dir() else f"runs/{model.replace('/', '--')}"
-    return Path(beneath, kind, f"{data_args.dataset}-{split}{options}")
+    revision = f"@{args.revision.replace('/', '--')}" if args.revision else ""
+    beneath = args.model if Path(args.model).is_dir() else f"runs/{args.model.replace('/', '--')}{revision}"
+    return Path(beneath, kind, f"{data_args.dataset}-{args.split}{options}")
 
 
 def reserve(folder: str | Path, *, first_process: bool = True) -> FileLock:

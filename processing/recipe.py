@@ -15,6 +15,36 @@ from processing.datasets.rows import leave_out
 from processing.errors import InputError, check_keys, check_types
 
 
+@dataclass(kw_only=True)
+class TrainedModelArguments:
+    """Which model."""
+
+    model: str = field(metadata={"help": "folder or Hub id of the model"})
+    revision: str | None = field(
+        default=None, metadata={"help": "branch, tag or commit of a model of the Hub; its main branch if unset"}
+    )
+
+    def __post_init__(self):
+        if self.revision is not None and Path(self.model).is_dir():
+            raise InputError(f"--revision {self.revision} is for a model of the Hub, and {self.model} is a folder")
+
+
+@dataclass(kw_only=True)
+class SplitArguments(TrainedModelArguments):
+    """Which model, on which split of a data set, and where the results go."""
+
+    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
+    split: str = field(default="test", metadata={"help": "train, validation or test"})
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS (or explain/) if unset, in runs/ for one of the Hub"},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+
+
 @dataclass
 class DataArguments:
     """Which data set, and from where."""
@@ -163,9 +193,12 @@ def build_with_data(arguments: Sequence[str], kind: type) -> tuple[Any, DataArgu
 
 
 def describe(*kinds: type) -> str:
-    """Names, defaults and help of the arguments that the dataclasses themselves declare, for `--help`."""
+    """Names, defaults and help of the arguments that dataclasses of ours declare, for `--help`."""
     lines = []
-    for f in (f for kind in kinds for f in fields(kind) if f.name in kind.__annotations__):
+    for own, f in ((kind, f) for kind in kinds for f in fields(kind)):
+        ours = (base for base in own.__mro__ if not base.__module__.startswith("transformers."))
+        if not any(f.name in getattr(base, "__annotations__", {}) for base in ours):
+            continue
         default = "" if f.default is MISSING else f" ({f.default})"
         lines.append(f"  --{f.name}{default}: {f.metadata['help']}")
     return "\n".join(lines)

@@ -130,9 +130,9 @@ def test_candidate_table():
         prediction(2, 0.5, 1.0, candidates={"YES ": -0.5}),
         prediction(3, 0.5, 1.0, candidates={"no": -0.5}),  # its answer is none of them
     ]
-    table, correct = candidate_table(rows)
+    table, correct, images = candidate_table(rows)
     assert table.tolist() == [[-2.0, -1.0, -9.0], [-0.5, -math.inf, -math.inf]]
-    assert correct.tolist() == [1, 0]
+    assert correct.tolist() == [1, 0] and images == ["i0", "i2"]
 
 
 def test_fit_and_store(tmp_path):
@@ -141,9 +141,13 @@ def test_fit_and_store(tmp_path):
     calibration, measures = fit(rows, {"dataset": "own"})
     assert calibration.answer_temperature == pytest.approx(2, abs=1e-3)
     assert [(m["of"], m["n"]) for m in measures] == [("answers", 30)] * 2 + [("candidates", 30)] * 2
-    assert measures[1]["ece"] == pytest.approx(0, abs=1e-3) and measures[0]["ece"] == pytest.approx(0.25)
-    assert measures[1]["aurc"] == pytest.approx(measures[0]["aurc"])  # a temperature keeps the order
-    assert all(after["nll"] <= before["nll"] for before, after in (measures[:2], measures[2:]))
+    values = [{name: m[name]["value"] for name in ("nll", "ece", "brier", "aurc")} for m in measures]
+    assert values[1]["ece"] == pytest.approx(0, abs=1e-3) and values[0]["ece"] == pytest.approx(0.25)
+    assert values[1]["aurc"] == pytest.approx(values[0]["aurc"])  # a temperature keeps the order
+    assert all(after["nll"] <= before["nll"] for before, after in (values[:2], values[2:]))
+    intervals = [m[name] for m in measures for name in values[0]]
+    assert all(0 <= found["low"] <= found["value"] <= found["high"] for found in intervals)
+    assert any(found["low"] < found["high"] for found in intervals)
 
     assert load_calibration(str(tmp_path)) is None
     save_calibration(tmp_path, calibration)
@@ -171,8 +175,8 @@ def test_stored_nonsense(tmp_path, text):
 
 
 def test_a_hub_model_without_calibration(monkeypatch):
-    def missing(repository, file):
-        raise EntryNotFoundError(f"no {file} in {repository}")
+    def missing(repository, file, revision):
+        raise EntryNotFoundError(f"no {file} in {repository} at {revision}")
 
     monkeypatch.setattr(temperature, "hf_hub_download", missing)
     assert load_calibration("someone/model") is None
@@ -205,7 +209,7 @@ def test_the_command(tmp_path, capsys):
     path = evaluation(tmp_path)
     calibrate([str(path)])
     output = capsys.readouterr().out
-    assert "answers         12        2.000" in output
+    assert "answers         12        2.000  0.693 [0.69, 0.69]" in output
     assert "12 rows: 12 scored, 0 with the answer among candidates" in output
     assert load_calibration(str(tmp_path)).fitted_on["split"] == "validation"
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".json", ".jsonl", ".png", ".png"]

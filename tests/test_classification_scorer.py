@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from processing.scoring.classification import Classification, auroc, scores, signature
+from processing.scoring.classification import Classification, auroc, scores, signature, statistics
 from processing.scoring.intervals import clustered_bootstrap_of
 
 
@@ -32,6 +33,12 @@ def test_several_classes():
     }
 
 
+def test_auroc_is_that_of_scikit_learn():
+    generator = np.random.default_rng(0)
+    scores, truth = generator.integers(0, 9, (50, 4)) / 8, generator.integers(0, 2, (50, 4))
+    assert auroc(scores, truth) == pytest.approx(roc_auc_score(truth, scores, average="macro"))
+
+
 def test_auroc_counts_ties_by_half_and_is_nan_where_there_is_no_pair():
     assert auroc(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([0, 1])) == 0.5
     assert math.isnan(auroc(np.array([[0.5, 0.5], [0.5, 0.5]]), np.array([1, 1])))
@@ -42,10 +49,10 @@ def test_interval():
     truth = generator.integers(0, 3, 60)
     predicted = np.where(generator.random(60) < 0.7, truth, generator.integers(0, 3, 60))
     images = [f"image {i // 3}" for i in range(60)]
-    value = scores(predicted, truth)["class_macro_f1"]
-    low, high = clustered_bootstrap_of(
-        lambda rows: scores(predicted[rows], truth[rows])["class_macro_f1"], images, resamples=100
-    )
+    macro_f1 = statistics(predicted, truth)["class_macro_f1"]
+    value = macro_f1(np.arange(60))
+    assert value == scores(predicted, truth)["class_macro_f1"]
+    low, high = clustered_bootstrap_of(macro_f1, images, resamples=100)
     assert low < value < high
 
 

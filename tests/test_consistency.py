@@ -181,6 +181,9 @@ def test_head_agreement_by_hand():
     agreement, kappa = head_agreement(predictions)
     assert (agreement["value"], agreement["n"]) == (pytest.approx(4 / 6), 6)
     assert kappa["value"] == pytest.approx((4 / 6 - 1 / 2) / (1 - 1 / 2))  # chance agrees in half
+    assert -1 <= kappa["low"] <= kappa["value"] <= kappa["high"] <= 1 and kappa["signature"].endswith(
+        "|resamples:1000"
+    )
     assert "agree: 0.667" in format_consistency([agreement, kappa]) and "kappa 0.333" in format_consistency(
         [agreement, kappa]
     )

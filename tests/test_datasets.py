@@ -52,6 +52,7 @@ def test_defaults_of_a_row():
     (made,) = to_dataset([question(1, " Yes\t")])
     assert list(made) == list(FEATURES)
     assert (made["answer"], made["answers"], made["answer_type"]) == ("Yes", ["Yes"], "closed")
+    assert made["organ"] == ""
     assert (made["group"], made["question_type"], made["label"], made["boxes"]) == ("i1", "", ["yes"], [])
     (blind,) = to_dataset([question(1, "")])
     assert (blind["answers"], blind["answer_type"], blind["label"]) == ([], "", [])

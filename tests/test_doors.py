@@ -85,7 +85,8 @@ def assert_same(folder, other) -> None:
     for score, same in zip(metrics["scores"], others["scores"], strict=True):
         assert score == {**same, **{name: pytest.approx(same[name], abs=1e-5) for name in ("value", "low", "high")}}
     for line, same in zip(predictions, expected, strict=True):
-        approximate = {name: pytest.approx(same[name], abs=1e-5) for name in same if name.endswith("confidence")}
+        rounded = [name for name in same if name.endswith(("confidence", "cosine"))]
+        approximate = {name: pytest.approx(same[name], abs=1e-5) for name in rounded}
         if "candidates" in same:
             approximate["candidates"] = pytest.approx(same["candidates"], abs=1e-4)
         assert line == {**same, **approximate}

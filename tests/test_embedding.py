@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from processing.embedding import embed_answers, prototypes
+from processing.datasets.rows import make_row, to_dataset
+from processing.embedding import embed_answers, prototype_rows, prototypes
 from processing.errors import InputError
 
 ROWS = [
@@ -51,6 +52,11 @@ def test_vectors_do_not_depend_on_the_batch(make_model, processor, rows):
     alone = embed_answers(model, processor, rows, ANSWERS, batch_size=1)
     np.testing.assert_allclose(embed_answers(model, processor, rows, ANSWERS, batch_size=2), alone, atol=1e-5)
     assert model.training
+    blank = embed_answers(model, processor, rows, ["no"] * 3, blank_images=True)
+    np.testing.assert_allclose(
+        blank[0], embed_answers(model, processor, rows[:1], ["no"], blank_images=True)[0], atol=1e-5
+    )
+    assert np.abs(blank - embed_answers(model, processor, rows, ["no"] * 3)).max(1).min() > 1e-4
     swapped = embed_answers(model, processor, rows[::-1], ANSWERS[::-1])[::-1]
     np.testing.assert_allclose(swapped, alone, atol=1e-5)
     assert np.abs(alone - embed_answers(model, processor, rows, ["no", "right", "no"])).min(1).max() > 1e-4
@@ -67,3 +73,17 @@ def test_prototypes():
     answers, vectors = prototypes(["Yes", "no", " yes "], np.array([[1.0, 0.0], [5.0, 5.0], [3.0, 2.0]]))
     assert answers == ["no", "yes"]
     assert vectors.tolist() == [[5.0, 5.0], [2.0, 1.0]]
+
+
+def test_prototype_rows(monkeypatch):
+    """At most so many rows of each of the most frequent answers, the same whatever the order of the rows."""
+    monkeypatch.setattr("processing.embedding.MOST_ANSWERS", 2)
+    monkeypatch.setattr("processing.embedding.ROWS_AN_ANSWER", 3)
+    answers = ["yes", "No", " Yes", "left", "no", "yes", "YES", "", "no", "yes"]
+    rows = to_dataset(
+        [make_row(id=str(i), image="-", image_id="-", question="?", answer=answer) for i, answer in enumerate(answers)]
+    )
+    chosen = prototype_rows(rows)
+    assert sorted(answers[i].strip().lower() for i in chosen) == ["no"] * 3 + ["yes"] * 3
+    turned = rows.select(reversed(range(10)))
+    assert {turned["id"][i] for i in prototype_rows(turned)} == {rows["id"][i] for i in chosen}

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,7 +12,9 @@ from processing.answering import answer_questions
 from processing.backends import Answer, FlamingoMedBackend
 from processing.candidates import candidate_answers
 from processing.datasets.rows import make_row, to_dataset
-from processing.evaluation import answer_conditions, model_fingerprint, other_images
+from processing.embedding import embed_answers
+from processing.errors import InputError
+from processing.evaluation import answer_conditions, embedding_scores, model_fingerprint, other_images
 from processing.partial_answers import PartialAnswers
 from tests.conftest import QUESTIONS
 
@@ -156,3 +159,48 @@ def test_damaged_partial_answers_are_begun_anew(tmp_path, content):
     partial.close()
     partial.read()
     assert partial.answers == {0: Answer("no", 0.5)} and partial.outdated == []
+
+
+def test_embedding_scores(make_model, processor, tmp_path, capsys):
+    """Of its own answer a cosine of 1 and, by the prototype of that answer, a match; nothing of a row without."""
+    model, rows = make_model(), questions(tmp_path, answers=("yes", "Left", ""))
+    texts = [answer or "no" for answer in rows["answer"]]
+    found = embedding_scores(model, processor, rows, rows, {"model": texts, "blank_image": texts, "majority": texts})
+    assert "embedding of answers: train" in capsys.readouterr().err
+    assert [*found] == ["model", "blank_image"]
+    assert [bool(row) for row in found["model"]] == [bool(answer) for answer in rows["answer"]]
+    scored = [row for row in found["model"] if row]
+    assert all(row["original_cosine"] == pytest.approx(1.0) for row in scored)
+    assert all(row["original_cosine"] < 0.9999 for row in found["blank_image"] if row)
+    known = [i for i, answer in enumerate(rows["answer"]) if answer]
+    vectors = embed_answers(model, processor, [rows[i] for i in known], [texts[i] for i in known])
+    means = {name: vectors[[texts[i].lower() == name for i in known]].mean(0) for name in ("left", "yes")}
+    unit = {name: mean / np.linalg.norm(mean) for name, mean in means.items()}
+    nearest = [max(unit, key=lambda name, vector=vector: unit[name] @ vector) for vector in vectors]
+    expected = [float(name == texts[i].lower()) for name, i in zip(nearest, known, strict=True)]
+    assert [row["original_embedding_match"] for row in scored] == expected
+
+
+def test_embedding_scores_do_not_depend_on_the_order_of_rows(make_model, processor, tmp_path, monkeypatch):
+    monkeypatch.setattr("processing.evaluation.EMBEDDED_AT_ONCE", 3)
+    model, rows = make_model(), questions(tmp_path)
+    texts = {"model": ["left", "yes", "no", "yes"] * 2}
+    found = embedding_scores(model, processor, rows, rows, texts)["model"]
+    turned = embedding_scores(model, processor, rows.select(reversed(range(8))), rows, {"model": texts["model"][::-1]})
+    assert [row["original_embedding_match"] for row in found] == [
+        row["original_embedding_match"] for row in turned["model"][::-1]
+    ]
+    cosines = [[row["original_cosine"] for row in some] for some in (found, turned["model"][::-1])]
+    assert cosines[0] == pytest.approx(cosines[1], abs=1e-5)
+
+
+def test_an_answer_that_does_not_fit_is_not_embedded(make_model, processor, tmp_path, monkeypatch):
+    rows = questions(tmp_path)
+    monkeypatch.setattr(processor.tokenizer, "model_max_length", 128)
+    with pytest.raises(InputError, match="does not fit the decoder's 128"):
+        embedding_scores(make_model(), processor, rows, rows, {"model": ["left " * 200] * 8})
+
+
+def test_long_answers_are_not_embedded(make_model, processor, tmp_path):
+    rows = questions(tmp_path, answers=("there is no pleural effusion", "the heart is of normal size"))
+    assert embedding_scores(make_model(), processor, rows, rows, {"model": ["no"] * 8}) == {}

@@ -139,6 +139,10 @@ def test_a_run_that_cannot_be_pushed_is_finished(hub, inside, tmp_path):
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert hub.files("model", "alice/run", "draft")["model.safetensors"] == weights
     assert set(hub.files("model", "alice/run")) == {".gitattributes"}
+    ask = ["ask", "--model", "alice/run", "--image", "docs/phantom.png", "--question", "Is there a nodule?"]
+    assert "answer" in inside("eval", *ask, "--revision", "draft")
+    assert "no image-text-to-text model at alice/run" in inside("eval", *ask, code=2)
+    assert "the repository has no such revision" in inside("eval", *ask, "--revision", "none", code=2)
     sent = [path for method, path, _ in hub.requests if method == "PUT"]
     assert len(sent) == len(set(sent)) == 1  # what was there already was not sent again
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from processing.scoring.intervals import clustered_bootstrap, clustered_bootstrap_of
+from processing.scoring.intervals import clustered_bootstrap, clustered_bootstrap_of, clustered_bootstraps
 
 
 def test_interval_covers_the_mean_and_repeats():
@@ -64,7 +64,7 @@ def test_statistic_is_given_whole_clusters():
     clusters = ["a", "b", "a", "c", "b", "a"]
     seen = []
     clustered_bootstrap_of(lambda index: seen.append(sorted(index.tolist())) or 0.0, clusters, resamples=20)
-    assert len(seen) == 20
+    assert len(seen) == 21 and seen.pop() == [0, 1, 2, 3, 4, 5]  # at the end all rows as they are
     for index in seen:
         counts = [index.count(i) for i in range(6)]
         assert counts[0] == counts[2] == counts[5] and counts[1] == counts[4]
@@ -86,6 +86,21 @@ def test_statistic_that_is_no_number_on_some_resamples():
         clustered_bootstrap_of(len, [])
 
 
+def test_interval_reaches_a_value_that_resamples_miss():
+    """The number of distinct rows is largest where none is repeated."""
+    low, high = clustered_bootstrap_of(lambda index: float(len(set(index.tolist()))), range(50), resamples=50)
+    assert low < high == 50
+
+
 def test_value_that_is_no_number_is_not_hidden():
     with np.errstate(invalid="ignore"):
         assert math.isnan(clustered_bootstrap([0.0, float("nan"), 1.0], ["a", "b", "c"])[0])
+
+
+def test_intervals_of_many_scores_are_those_of_each():
+    values = [[0, 1], [1, 1], [0, 0], [1, 0], [1, 1]]
+    found = clustered_bootstraps(values, ["a", "b", "b", "c", "d"], resamples=500)
+    for i in range(2):
+        column = [row[i] for row in values]
+        expected = clustered_bootstrap(column, ["a", "b", "b", "c", "d"], resamples=500)
+        assert found[i] == pytest.approx(expected)

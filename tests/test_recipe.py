@@ -8,7 +8,8 @@ import pytest
 
 from modeling_flamingo_med.trainer import FlamingoMedTrainingArguments
 from processing.errors import InputError
-from processing.recipe import DataArguments, build_arguments, override, read_recipe
+from processing.folders import results_folder
+from processing.recipe import DataArguments, SplitArguments, build_arguments, describe, override, read_recipe
 from train import ModelArguments
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
@@ -87,3 +88,14 @@ def test_rows_about_images_of_another_data_set_are_left_out(tmp_path, capsys):
         report.write_text(text)
         with pytest.raises(InputError, match=message):
             DataArguments("phantom", str(tmp_path), data, without=str(report)).load("train")
+
+
+def test_a_revision_is_of_the_hub(tmp_path):
+    (args,) = build_arguments({"model": "org/name", "revision": "draft"}, SplitArguments)
+    assert args.recipe == "org/name/recipe.yaml"
+    assert results_folder(args, "eval", DataArguments()).as_posix() == "runs/org--name@draft/eval/phantom-test"
+    with pytest.raises(InputError, match="--revision draft is for a model of the Hub"):
+        build_arguments({"model": str(tmp_path), "revision": "draft"}, SplitArguments)
+    (here,) = build_arguments({"model": str(tmp_path)}, SplitArguments)
+    assert results_folder(here, "eval", DataArguments()) == tmp_path / "eval" / "phantom-test"
+    assert "--revision" in describe(SplitArguments)

@@ -14,18 +14,11 @@ from processing.backends import Answer
 from processing.datasets.rows import make_row, to_dataset
 from processing.pictures import thumbnail
 from processing.scoring import page
-from processing.scoring.intervals import clustered_bootstrap, clustered_bootstraps
-from processing.scoring.report import (
-    difference,
-    format_summary,
-    score_classes,
-    score_confidence,
-    score_rows,
-    write_predictions,
-)
+from processing.scoring.report import format_summary, format_tables, write_predictions
+from processing.scoring.scores import difference, score_confidence, score_rows
 from processing.scoring.temperature import Calibration
 
-VOID = {"meta", "img", "source", "br"}
+VOID = {"meta", "img", "source", "br", "wbr"}
 
 
 @pytest.fixture
@@ -80,36 +73,6 @@ def test_rows_without_answers_are_not_scored(rows, scores):
     assert score_rows(rows.select([18, 19]), {"model": ["yes", "no"]}) == []
 
 
-def test_groups_by_organ():
-    rows = [
-        {"answers": ["a"], "answer_type": "open", "image_id": str(i), "organ": organ} for i, organ in enumerate("xxy")
-    ]
-    scores = {s["subset"]: s["value"] for s in score_rows(rows, {"model": ["a", "b", "a"]})}
-    assert scores == {"all": pytest.approx(2 / 3), "open": pytest.approx(2 / 3), "organ=x": 0.5, "organ=y": 1.0}
-
-
-def test_intervals_of_many_scores_are_those_of_each(rows):
-    values = [[0, 1], [1, 1], [0, 0], [1, 0], [1, 1]]
-    found = clustered_bootstraps(values, ["a", "b", "b", "c", "d"], resamples=500)
-    for i in range(2):
-        column = [row[i] for row in values]
-        expected = clustered_bootstrap(column, ["a", "b", "b", "c", "d"], resamples=500)
-        assert found[i] == pytest.approx(expected)
-
-
-def test_classes_are_scored_where_the_head_knows_them():
-    labels = [["a"], ["b"], ["unseen"], [], ["a", "b"], ["a", "unseen"]]
-    rows = [
-        {"answers": ["-"], "answer_type": "open", "image_id": str(i), "label": label} for i, label in enumerate(labels)
-    ]
-    said = [["a"], ["a"], ["a"], ["a"], ["b", "a"], ["a"]]
-    answers = [Answer("-", 0.5, classes) for classes in said]
-    scores, unknown = score_classes(rows, {"model": answers}, ["a", "b"])
-    assert unknown == 3
-    assert (scores[0]["metric"], scores[0]["value"], scores[0]["n"]) == ("class_accuracy", pytest.approx(2 / 3), 3)
-    assert scores[0]["signature"] == "class_accuracy|v1|classes:known"
-
-
 def test_difference_is_paired(rows, answers):
     texts = [answer.text for answer in answers]
     assert difference(rows, texts, texts) == {"value": 0.0, "low": 0.0, "high": 0.0}
@@ -141,6 +104,46 @@ def test_confidence_among_candidates_and_at_a_temperature(rows, answers):
     assert not any("candidates" in s["signature"] for s in scores if s["subset"] != "closed")
     ece = {s["signature"]: s["value"] for s in scores if (s["metric"], s["subset"]) == ("ece", "all")}
     assert len(set(ece.values())) == 2
+
+
+def test_the_printed_tables_have_the_numbers_of_the_scores(rows, answers):
+    """Every number in them is a score's, every score that belongs there is in them, at its place."""
+    predictions = {"model": [a.text for a in answers], "majority": ["yes"] * 20, "blank_image": ["left"] * 20}
+    scores = score_rows(rows, predictions, "vqa_med_2019") + score_confidence(rows, answers)
+    table = format_tables(scores)
+    assert max(map(len, table.splitlines())) <= 140
+    assert all(s["low"] - 1e-9 <= s["value"] <= s["high"] + 1e-9 for s in scores)
+    cells = {(s["signature"], s["subset"], s["condition"]): s for s in scores}
+    in_full, by_group, summary = table.split("\n\n")
+
+    def read(line):
+        return [(float(n), float(a), float(b)) for n, a, b in re.findall(r"(\d\.\d+) \[(\S+), (\S+)\]", line)]
+
+    def expected(*keys):
+        found = [cells[key] for key in keys if key in cells]
+        return [(round(s["value"], 3), round(s["low"], 2), round(s["high"], 2)) for s in found]
+
+    seen = []
+    for line in in_full.splitlines():
+        if "|v1" in line:
+            signature = line.split()[0]
+        elif not line.startswith("condition"):
+            name = line.split()[0]
+            assert read(line) == expected(*((signature, subset, name) for subset in ("closed", "open", "all")))
+            seen.append((signature.split("|")[0], name))
+    metrics = ("exact_match", "imageclef_accuracy", "imageclef_bleu")
+    assert seen == [(metric, condition) for metric in metrics for condition in predictions]
+    for line in by_group.splitlines()[1:]:
+        keys = [(key[0], line.split()[0], "model") for key in dict.fromkeys((k[0],) for k in cells)]
+        assert read(line) == expected(*(key for key in keys if key[0].split("|")[0] in metrics))
+    assert [line.split()[0] for line in by_group.splitlines()] == [
+        "model", "question_type=presence", "question_type=side",
+    ]  # fmt: skip
+    lines = summary.splitlines()[1:]
+    assert len(lines) == 6 and "closed: brier|v1" in lines[-1]
+    for line in lines:
+        signature, subset = line.split()[-1], "closed" if "  closed: " in line else "all"
+        assert read(line) == expected((signature, subset, "model"), (signature, subset, "blank_image"))
 
 
 def test_predictions(rows, answers, tmp_path):

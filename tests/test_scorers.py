@@ -12,7 +12,7 @@ from processing.scoring.exact_match import ExactMatch
 from processing.scoring.imageclef import ImageClef
 from processing.scoring.normalized_match import NormalizedMatch
 from processing.scoring.original import Original
-from processing.scoring.scorers import SCORERS
+from processing.scoring.scorers import SCORERS, scorers_for
 from processing.scoring.text_overlap import TextOverlap
 from processing.scoring.vqa_rad import VqaRad
 
@@ -66,10 +66,29 @@ def test_combined(metric_cache):
     assert found["exact_match"] == found["accuracy_all"] == found["original_exact"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize(
+    ("dataset", "references", "names"),
+    [
+        ("phantom", [["yes"], ["left lung"]], "exact_match normalized_match original"),
+        ("vqa_rad", [["yes"]], "exact_match vqa_rad normalized_match original"),
+        ("vqa_med_2019", [["mri"]], "exact_match imageclef normalized_match original"),
+        ("vqa_med_2021", [["mri"]], "exact_match imageclef normalized_match original"),
+        ("mimic_cxr", [["no acute cardiopulmonary process"], ["the lungs are clear and well expanded"]],
+         "exact_match text_overlap normalized_match original"),
+        ("own", [["one two three four five", "short"]], "exact_match text_overlap normalized_match original"),
+        ("own", [["one two three four five"], ["yes"]], "exact_match normalized_match original"),
+    ],
+)  # fmt: skip
+def test_which_scorers_a_data_set_gets(dataset, references, names):
+    found = [scorer.module.__name__.rpartition(".")[2] for scorer in scorers_for(dataset, references)]
+    assert found == names.split()
+
+
 def test_a_row_has_one_value_and_one_signature_a_metric():
-    names = [name for scorer in SCORERS for name in scorer.score("left lung", ["left lung", "the lung"])]
+    modules = [scorer.module for scorer in SCORERS]
+    names = [name for module in modules for name in module.score("left lung", ["left lung", "the lung"])]
     assert len(names) == len(set(names)) == 8
-    for scorer in SCORERS:
+    for scorer in modules:
         for name, value in scorer.score("left lung", ["left lung", "the lung"]).items():
             assert type(value) is float and value == 1.0
             assert scorer.signature(name).startswith(f"{name}|v1|")

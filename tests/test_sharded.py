@@ -46,6 +46,7 @@ def rows(tmp_path_factory) -> Dataset:
                 "answers": ["yes", "так"],
                 "answer_type": "closed",
                 "question_type": "presence",
+                "organ": "lung",
                 "label": ["yes"],
                 "boxes": [{"label": "nodule", "box": [0.5, 1, 2, 3]}] * (i % 2),
                 "group": f"image-{i // 3}",

@@ -65,6 +65,7 @@ def test_rows(slake):
         "answers": ["Yes"],
         "answer_type": "closed",
         "question_type": "abnormality",
+        "organ": "lung",
         "label": ["yes"],
         "boxes": [{"label": "Heart", "box": [2.0, 3.0, 12.0, 8.5]}, {"label": "Lung", "box": [0.0, 0.0, 4.0, 4.0]}],
         "group": "xmlab0",

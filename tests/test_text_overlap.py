@@ -7,7 +7,7 @@ import pytest
 import sacrebleu
 
 from processing.scoring.intervals import clustered_bootstrap_of
-from processing.scoring.text_overlap import TextOverlap, bleu_counts, corpus_bleu, score, signature
+from processing.scoring.text_overlap import TextOverlap, bleu_counts, corpus_bleu, score, signature, statistics
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,14 @@ def test_bleu_of_several_references_and_interval():
     low, high = clustered_bootstrap_of(lambda rows: corpus_bleu(counts[rows])["bleu_1"], "aabc", resamples=200)
     assert 0 <= low <= corpus_bleu(counts)["bleu_1"] <= high <= 1
     assert low < high
+
+
+def test_statistics_are_the_bleu_of_some_rows():
+    of_rows = statistics(TEXTS, WRITTEN)
+    assert [*of_rows] == ["bleu_1", "bleu_2", "bleu_3", "bleu_4"]
+    twice = [1, 3, 3]
+    counts = bleu_counts([TEXTS[i] for i in twice], [WRITTEN[i] for i in twice])
+    assert {name: value(np.array(twice)) for name, value in of_rows.items()} == corpus_bleu(counts)
 
 
 def test_metric(tmp_path):

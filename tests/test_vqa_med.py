@@ -57,10 +57,12 @@ def test_2019(edition_2019):
         "answers": ["lung, mediastinum, pleura"],
         "answer_type": "open",
         "question_type": "organ",
+        "organ": "lung, mediastinum, pleura",
         "label": ["lung, mediastinum, pleura"],
         "boxes": [],
         "group": "synpic2",
     }
+    assert rows["organ"][:] == ["", "", "lung, mediastinum, pleura", "lung, mediastinum, pleura"]  # of the image
     names = class_names(rows)
     assert names == ["axial", "lung, mediastinum, pleura", "no", "sjögren's (avm)"]
     assert count_unseen(load_split("vqa_med_2019", "validation", str(edition_2019)), names) == 1
@@ -73,6 +75,7 @@ def test_2019_test_file_has_a_category_and_alternatives(edition_2019):
     rows = load_split("vqa_med_2019", "test", str(edition_2019))
     assert rows["answers"][:] == [["CT", "ct scan"], ["axial"]]
     assert rows["answer"][:] == ["CT", "axial"]
+    assert rows["organ"][:] == ["", ""]
     assert rows["label"][:] == [["ct"], ["axial"]]
     assert rows["question_type"][:] == ["modality", "plane"]
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from transformers import PreTrainedModel
 
@@ -19,26 +18,22 @@ from processing.folders import reserve, results_folder
 from processing.pictures import to_png
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.provenance import provenance
-from processing.recipe import build_with_data
+from processing.recipe import SplitArguments, build_with_data
 
 
-@dataclass
-class ExplanationArguments:
+@dataclass(kw_only=True)
+class ExplanationArguments(SplitArguments):
     """Whose explanations, of what, and where the report goes."""
 
-    model: str = field(metadata={"help": "folder or Hub id of the model"})
-    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
     limit: int = field(default=200, metadata={"help": "at most so many questions, always the same"})
     methods: list[str] = field(default_factory=lambda: list(METHODS), metadata={"help": "which methods"})
     repeats: list[str] = field(
         default_factory=list, metadata={"help": "the same model trained with other seeds, to see if its maps repeat"}
     )
     seed: int = field(default=0, metadata={"help": "of the random model"})
-    output_dir: str | None = field(default=None, metadata={"help": "MODEL/explain/DATASET-SPLIT if unset"})
 
     def __post_init__(self):
-        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+        super().__post_init__()
         check_keys(self.methods, METHODS, "method")
         if not self.methods:
             raise InputError(f"no method given; known: {', '.join(METHODS)}")
@@ -52,8 +47,8 @@ def explain(arguments: list[str]) -> None:
     for method in args.methods:
         load_method(method)
     rows = data_args.load(args.split)
-    folder = Path(args.output_dir or results_folder(args.model, "explain", data_args, args.split))
-    model, processor = load_model(args.model)
+    folder = results_folder(args, "explain", data_args)
+    model, processor = load_model(args.model, args.revision)
     others = [load_repeat(name, processor) for name in args.repeats]
     lock = reserve(folder)
     chosen = choose(rows, args.limit)

@@ -163,7 +163,7 @@ def faithful_to_model(case: Case, method: str, pixel_map: Tensor, row_id: str, c
 
 
 def score(records: Sequence[dict]) -> list[dict]:
-    """Tidy rows as of `processing.scoring.report.score_rows`, the condition being the method; measures of the finding
+    """Tidy rows as of `processing.scoring.scores.score_rows`, the condition being the method; measures of the finding
     also for each kind of finding."""
     members = defaultdict(list)
     for record in records:

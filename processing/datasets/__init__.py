@@ -26,6 +26,9 @@ FEATURES = Features(
         "answers": List(Value("string")),  # every accepted reference, `answer` first; [] in a blind test set
         "answer_type": Value("string"),  # "closed" or "open"; "" in a blind test set
         "question_type": Value("string"),  # lower case, e.g. "presence", "side"; "" where the data set names none
+        "organ": Value(
+            "string"
+        ),  # or body region that the image shows, lower case; "" where the data set does not say
         "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where it has none
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split

@@ -23,6 +23,7 @@ def make_row(
     answers: Sequence[str] | None = None,
     answer_type: str | None = None,
     question_type: str = "",
+    organ: str = "",
     label: Iterable[str] | None = None,
     boxes: Sequence[dict] = (),
     group: str | None = None,
@@ -31,7 +32,7 @@ def make_row(
     """A row with the columns of `FEATURES`, texts cleaned.
 
     Args:
-        id, image_id, question, answer, question_type, boxes: as in `FEATURES`.
+        id, image_id, question, answer, question_type, organ, boxes: as in `FEATURES`.
         label: names of the classes that hold; the answer, in lower case, by default.
         image: a path, or the entry of a `datasets.Image(decode=False)` column; None if `to_dataset` gets it apart.
         answers: every accepted reference; the answer alone by default, none where it is empty (a blind test set).
@@ -56,6 +57,7 @@ def make_row(
         "answers": [clean(text) for text in answers],
         "answer_type": answer_type,
         "question_type": question_type,
+        "organ": organ,
         "label": list(label),
         "boxes": list(boxes),
         "group": group or image_id,

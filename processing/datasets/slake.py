@@ -17,7 +17,7 @@ HUB_ID = "BoKelvin/SLAKE"
 WHERE_TO_GET_IT = f"get it from https://www.med-vqa.com/slake/ or set data_dir to the Hub id {HUB_ID}"
 FILES = {"train": ("train.json",), "validation": ("validate.json", "validation.json"), "test": ("test.json",)}
 LANGUAGES = ("en", "zh")
-KEYS = ("qid", "img_name", "question", "answer", "q_lang", "answer_type", "content_type")
+KEYS = ("qid", "img_name", "question", "answer", "q_lang", "answer_type", "content_type", "location")
 
 
 def load(split: str, data_dir: str | None = None, *, language: str = "en") -> Dataset:
@@ -58,6 +58,7 @@ def load(split: str, data_dir: str | None = None, *, language: str = "en") -> Da
                 answer=entry["answer"],
                 answer_type=clean(entry["answer_type"]).lower(),
                 question_type=clean(entry["content_type"]).lower(),
+                organ=clean(entry["location"]).lower().replace("_", " "),
                 boxes=boxes[name],
             )
         )

@@ -95,6 +95,9 @@ def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
         rows = _read(label_file, None, edition, split)
     else:
         rows = [row for source in SOURCES[edition][split] for row in _read_source(source, folder, edition, split)]
+    if split != "test":  # where each image has a question of each category; in the test set of one only
+        organs = {row["image_id"]: row["answer"].lower() for row in rows if row["question_type"] == "organ"}
+        rows = [{**row, "organ": organs.get(row["image_id"], "")} for row in rows]
     unanswered = sum(not row["answers"] for row in rows)
     if unanswered:
         print(f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer (a blind test set)")

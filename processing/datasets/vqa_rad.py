@@ -42,6 +42,8 @@ QUESTION_TYPES = {
     "atrib": "attribute",
 }
 
+ORGANS = {"abd": "abdomen"}
+
 
 def load(
     split: str,
@@ -148,6 +150,7 @@ def _official_rows(entries: list[dict], folder: Path) -> list[dict]:
 
 def _official_row(entry: dict, folder: Path, group: str) -> dict:
     kind = entry["question_type"].split(",")[0].strip().lower()  # of several, "POS, PRES", the first
+    organ = clean(entry["image_organ"]).lower()
     row = make_row(
         id=str(entry["qid"]),
         image=folder / entry["image_name"],
@@ -156,6 +159,7 @@ def _official_row(entry: dict, folder: Path, group: str) -> dict:
         answer=entry["answer"],
         answer_type=entry["answer_type"].strip().lower(),
         question_type=QUESTION_TYPES.get(kind, kind),
+        organ=ORGANS.get(organ, organ),
         group=group,
     )
     return {**row, "split": "test" if entry["phrase_type"].startswith("test") else "train"}

@@ -9,7 +9,7 @@ from processing.scoring.intervals import clustered_bootstrap
 from processing.scoring.predictions import read_predictions
 
 SAME = ("image_id", "question", "answer")  # what two files of the same rows agree in
-GROUPED_BY = ("answer_type", "question_type")
+GROUPED_BY = ("answer_type", "question_type", "organ")
 
 
 def compare(first: str | Path, second: str | Path) -> str:

@@ -12,7 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from processing.scoring.counterfactuals import Pair
 from processing.scoring.exact_match import exact_match
-from processing.scoring.intervals import clustered_bootstrap
+from processing.scoring.intervals import RESAMPLES, clustered_bootstrap, clustered_bootstrap_of
 from processing.scoring.report import format_score
 
 SIGNATURE = "consistency|v1|norm:strip+lower"
@@ -46,7 +46,7 @@ def score_pairs(pairs: Sequence[Pair], answers: dict[str, str]) -> list[dict]:
         answers: id of each of their rows → the model's answer.
 
     Returns:
-        Score rows as of `processing.scoring.report.score_rows`: metric "consistent" or "both_right", subset such as
+        Score rows as of `processing.scoring.scores.score_rows`: metric "consistent" or "both_right", subset such as
         "should=change" or "kind=negation,should=change".
     """
     scores = []
@@ -66,18 +66,20 @@ def head_agreement(predictions: Iterable[dict]) -> list[dict]:
         predictions: rows of predictions.jsonl; those without a class_prediction do not count.
 
     Returns:
-        Score rows with the metrics "head_agreement" and "head_kappa" (-1 to 1, without an interval; None where both
-        always say the same one thing); none where no row has a class_prediction.
+        Score rows with the metrics "head_agreement" and "head_kappa" (-1 to 1; None where both always say the same one
+        thing); none where no row has a class_prediction.
     """
     rows = [row for row in predictions if row.get("class_prediction") is not None]
     if not rows:
         return []
-    classes = [row["class_prediction"].strip().lower() for row in rows]
-    generated = [row["prediction"].strip().lower() for row in rows]
-    agree = [a == b for a, b in zip(classes, generated, strict=True)]
-    score = _score("head_agreement", "all", agree, [row["image_id"] for row in rows])
-    kappa = cohen_kappa_score(classes, generated) if len({*classes, *generated}) > 1 else None
-    return [score, {**score, "metric": "head_kappa", "value": kappa, "low": None, "high": None}]
+    texts = [row[name].strip().lower() for name in ("class_prediction", "prediction") for row in rows]
+    classes, generated = np.unique(texts, return_inverse=True)[1].reshape(2, -1)
+    clusters = [row["image_id"] for row in rows]
+    score = _score("head_agreement", "all", classes == generated, clusters)
+    value = _kappa(classes, generated)
+    low, high = clustered_bootstrap_of(lambda members: _kappa(classes[members], generated[members]), clusters)
+    kappa = {"value": None if np.isnan(value) else value, "low": low, "high": high}
+    return [score, {**score, "metric": "head_kappa", **kappa, "signature": f"{SIGNATURE}|resamples:{RESAMPLES}"}]
 
 
 def format_consistency(scores: Sequence[dict]) -> str:
@@ -92,7 +94,7 @@ def format_consistency(scores: Sequence[dict]) -> str:
         lines.append(f"{start}  {format_score(consistent):<20}  {format_score(right)}")
     if ("all", "head_agreement") in cells:
         agreement, kappa = (cells["all", metric] for metric in ("head_agreement", "head_kappa"))
-        text = "undefined" if kappa["value"] is None else f"{kappa['value']:.3f}"
+        text = "undefined" if kappa["value"] is None else format_score(kappa)
         lines += [
             "",
             f"head and generated answer (n={agreement['n']}) agree: {format_score(agreement)}, Cohen's kappa {text}",
@@ -115,6 +117,11 @@ def _same(answers: dict[str, str], pair: Pair) -> bool:
 
 def _right(answers: dict[str, str], row: dict) -> bool:
     return bool(exact_match(answers[row["id"]], row["answers"]))
+
+
+def _kappa(first: np.ndarray, second: np.ndarray) -> float:
+    """Cohen's kappa; NaN where both always say the same one thing."""
+    return float(cohen_kappa_score(first, second)) if len({*first, *second}) > 1 else float("nan")
 
 
 def _score(metric: str, subset: str, hits: Sequence[bool], clusters: Sequence[str]) -> dict:

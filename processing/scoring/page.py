@@ -5,6 +5,7 @@ from pathlib import Path
 
 from datasets import Dataset
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 
 from processing.backends import Answer
 from processing.datasets import images_of
@@ -12,8 +13,10 @@ from processing.files import write_whole
 from processing.pictures import data_uri, thumbnail
 from processing.scoring.exact_match import exact_match
 from processing.scoring.plots import reliability_diagram, risk_coverage_curve
-from processing.scoring.report import COLUMNS, GROUPED_BY, MEASURES, confidences_of
+from processing.scoring.report import COLUMNS, summarised
 from processing.scoring.score_plot import score_plot
+from processing.scoring.scorers import IN_FULL
+from processing.scoring.scores import GROUPED_BY, MEASURES, confidences_of
 from processing.scoring.temperature import Calibration
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -26,7 +29,7 @@ CONDITIONS = {
     "question_only": "Question without image",
     "image_lookup": "Nearest known question",
 }
-IN_FULL = {"exact_match": "Exact match", "class_accuracy": "Accuracy of the classification head"}
+SUBSETS = {"yes_no": "answer yes or no", "not_yes_no": "other answer"}
 MEASURE_NAMES = {"ece": "Calibration error", "aurc": "Area under risk–coverage curve", "brier": "Brier score"}
 WHAT_CONDITIONS_ARE = {
     "blank_image": "the same model, every image one uniform grey",
@@ -61,7 +64,7 @@ def write_page(
     for name, png in plots.items():
         (folder / f"{name}.png").write_bytes(png)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": percent, "points": points}
+    environment.filters |= {"percent": percent, "points": points, "breakable": breakable}
     html = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         meta=meta,
         tables=tables(scores),
@@ -107,25 +110,33 @@ def tables(scores: list[dict]) -> list[dict]:
     for metric, title in IN_FULL.items():
         own = [s for s in scores if s["metric"] == metric]
         cells = {(s["condition"], s["subset"]): s for s in own}
-        subsets = {s["subset"]: s["n"] for s in own}
-        subsets = [(name, subsets[name]) for name in COLUMNS if name in subsets]
+        counts = {s["subset"]: s["n"] for s in own}
+        columns = [name for name in COLUMNS if name in counts]
         rows = [
-            (name, CONDITIONS[name], [cells.get((name, subset)) for subset, _ in subsets])
+            (name, CONDITIONS[name], [cells.get((name, subset)) for subset in columns])
             for name in dict.fromkeys(s["condition"] for s in own)
         ]
         if own:
+            subsets = [(SUBSETS.get(name, name), counts[name]) for name in columns]
             found.append({"title": title, "signature": own[0]["signature"], "subsets": subsets, "rows": rows})
     return found
 
 
 def other_table(scores: list[dict]) -> dict:
-    """The other metrics on all questions: conditions, and rows of signature and cells."""
-    own = [s for s in scores if s["metric"] not in {*IN_FULL, *MEASURES} and s["subset"] == "all"]
-    conditions = list(dict.fromkeys(s["condition"] for s in own))
-    cells = {(s["signature"], s["condition"]): s for s in own}
-    names = {s["signature"]: s["metric"].replace("_", " ") for s in own}
-    rows = [(name, signature, [cells.get((signature, c)) for c in conditions]) for signature, name in names.items()]
-    return {"conditions": conditions, "rows": rows}
+    """The summary of the other metrics but those of confidence: conditions, and rows of name, signature and cells."""
+    lines = [line for line in summarised(scores) if line.metric not in MEASURES]
+    conditions = list(dict.fromkeys(condition for line in lines for condition in line.cells))
+    rows = [
+        (
+            line.metric.replace("_", " ")
+            + ("" if line.subset == "all" else f", {SUBSETS.get(line.subset, line.subset)}"),
+            line.signature,
+            [line.cells.get(condition) for condition in conditions],
+        )
+        for line in lines
+    ]
+    of_original = any(line.metric.startswith("original_") for line in lines)
+    return {"conditions": conditions, "rows": rows, "of_original": of_original}
 
 
 def measure_table(scores: list[dict]) -> dict:
@@ -142,19 +153,25 @@ def measure_table(scores: list[dict]) -> dict:
 
 
 def group_tables(scores: list[dict]) -> list[dict]:
-    """Main metric by question type and by organ: title, conditions, and rows of cells."""
+    """The metrics shown in full by question type and by organ: title, and tables of title, signature, conditions and
+    rows of cells."""
     found = []
     for column in GROUPED_BY:
-        own = [s for s in scores if s["metric"] == MAIN and s["subset"].startswith(f"{column}=")]
-        if own:
+        tables = []
+        for metric, title in IN_FULL.items():
+            own = [s for s in scores if s["metric"] == metric and s["subset"].startswith(f"{column}=")]
             conditions = list(dict.fromkeys(s["condition"] for s in own))
             cells = {(s["subset"], s["condition"]): s for s in own}
             rows = [
                 (subset.partition("=")[2], [cells[subset, condition] for condition in conditions])
                 for subset in dict.fromkeys(s["subset"] for s in own)
             ]
-            title = column.replace("_", " ")
-            found.append({"title": title, "conditions": conditions, "rows": rows, "signature": own[0]["signature"]})
+            if own:
+                tables.append(
+                    {"title": title, "signature": own[0]["signature"], "conditions": conditions, "rows": rows}
+                )
+        if tables:
+            found.append({"title": column.replace("_", " "), "tables": tables})
     return found
 
 
@@ -193,6 +210,11 @@ def example(row: dict, answer: Answer) -> dict:
         "confidence": answer.confidence,
         "right": exact_match(answer.text, row["answers"]) == 1.0,
     }
+
+
+def breakable(signature: str) -> Markup:
+    """A signature whose lines may end behind its bars."""
+    return Markup("|<wbr>").join(signature.split("|"))
 
 
 def percent(value: float) -> str:

@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from scipy.special import log_softmax
 from processing.errors import InputError
 from processing.files import write_json
 from processing.scoring.calibration import aurc, brier_score, checked, expected_calibration_error
+from processing.scoring.intervals import clustered_bootstrap_of
 
 FILE = "calibration.json"
 BOUNDS = (0.05, 20.0)  # of temperatures
@@ -115,8 +117,8 @@ def save_calibration(folder: str | Path, calibration: Calibration) -> None:
     write_json(Path(folder, FILE), asdict(calibration))
 
 
-def load_calibration(model: str) -> Calibration | None:
-    """That of a model's folder or Hub id; None where it has none.
+def load_calibration(model: str, revision: str | None = None) -> Calibration | None:
+    """That of a model's folder, or Hub id at a revision; None where it has none.
 
     Raises:
         InputError: a file that is not of `save_calibration`.
@@ -124,7 +126,7 @@ def load_calibration(model: str) -> Calibration | None:
     path = Path(model, FILE)
     if not Path(model).is_dir():
         try:
-            path = Path(hf_hub_download(model, FILE))
+            path = Path(hf_hub_download(model, FILE, revision=revision))
         except EntryNotFoundError:
             return None
     if not path.is_file():
@@ -151,8 +153,9 @@ def fit(predictions: Sequence[dict], fitted_on: dict) -> tuple[Calibration, list
         fitted_on: what `Calibration` is to remember; the numbers of rows are added.
 
     Returns:
-        the calibration, and dicts with of ("answers" or "candidates"), temperature, n, nll, ece, brier and aurc, at
-        temperature 1 and at the fitted one.
+        the calibration, and dicts with of ("answers" or "candidates"), temperature, n, and of nll, ece, brier and aurc
+        each value, low and high (95 % bootstrap clustered by image, the temperature held), at temperature 1 and at
+        the fitted one.
 
     Raises:
         InputError: no row with a confidence and a score.
@@ -161,49 +164,59 @@ def fit(predictions: Sequence[dict], fitted_on: dict) -> tuple[Calibration, list
     if not scored:
         raise InputError("the predictions have no row with a confidence and exact_match to fit a temperature on")
     confidences, hits = np.array([[row["confidence"], row["exact_match"]] for row in scored], dtype=float).T
+    images = [row["image_id"] for row in scored]
     of_answers = fit_answer_temperature(confidences, hits)
-    measures = [
-        _measures("answers", t, answer_nll(confidences, hits, t), scale_confidence(confidences, t), hits)
-        for t in (1.0, of_answers)
-    ]
-    log_likelihoods, correct = candidate_table(scored)
+    measures = []
+    for t in (1.0, of_answers):
+        nll = partial(answer_nll, temperature=t)
+        measures.append(
+            _measures("answers", t, scale_confidence(confidences, t), hits, nll, (confidences, hits), images)
+        )
+    log_likelihoods, correct, images = candidate_table(scored)
     of_candidates = None
     if len(correct):
         of_candidates = fit_candidate_temperature(log_likelihoods, correct)
         for t in (1.0, of_candidates):
-            probabilities = candidate_probabilities(log_likelihoods, t)
-            chosen = probabilities.argmax(-1) == correct
-            nll = candidate_nll(log_likelihoods, correct, t)
-            measures.append(_measures("candidates", t, nll, probabilities.max(-1), chosen))
+            probabilities, nll = candidate_probabilities(log_likelihoods, t), partial(candidate_nll, temperature=t)
+            chosen, given = probabilities.argmax(-1) == correct, (log_likelihoods, correct)
+            measures.append(_measures("candidates", t, probabilities.max(-1), chosen, nll, given, images))
     fitted_on = {**fitted_on, "answers": len(scored), "candidates": len(correct)}
     return Calibration(of_answers, of_candidates, fitted_on), measures
 
 
-def candidate_table(predictions: Sequence[dict]) -> tuple[np.ndarray, np.ndarray]:
-    """Log-likelihoods (n k), -inf where a row has fewer, and number of the right candidate (n,), of the rows of
-    predictions.jsonl whose answer is among their candidates."""
-    found = []
+def candidate_table(predictions: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Log-likelihoods (n k), -inf where a row has fewer, number of the right candidate (n,), and images (n), of the
+    rows of predictions.jsonl whose answer is among their candidates."""
+    found, images = [], []
     for row in predictions:
         names = [name.strip().lower() for name in row.get("candidates") or ()]
         answer = row["answer"].strip().lower()
         if answer in names:
             found.append((list(row["candidates"].values()), names.index(answer)))
+            images.append(row["image_id"])
     table = np.full((len(found), max((len(values) for values, _ in found), default=0)), -np.inf)
     for line, (values, _) in zip(table, found, strict=True):
         line[: len(values)] = values
-    return table, np.array([number for _, number in found], dtype=int)
+    return table, np.array([number for _, number in found], dtype=int), images
 
 
-def format_measures(measures: Sequence[dict]) -> str:
-    """Table of `fit` for a terminal."""
-    lines = [f"{'of':<10}  {'n':>6}  {'temperature':>11}  {'NLL':>6}  {'ECE':>6}  {'Brier':>6}  {'AURC':>6}"]
-    for row in measures:
-        values = "  ".join(f"{row[name]:6.3f}" for name in ("nll", "ece", "brier", "aurc"))
-        lines.append(f"{row['of']:<10}  {row['n']:>6}  {row['temperature']:>11.3f}  {values}")
-    return "\n".join(lines)
-
-
-def _measures(of: str, temperature: float, nll: float, confidences: np.ndarray, hits: np.ndarray) -> dict:
+def _measures(
+    of: str,
+    temperature: float,
+    confidences: np.ndarray,
+    hits: np.ndarray,
+    nll: Callable[..., float],
+    nll_of: tuple[np.ndarray, np.ndarray],
+    images: Sequence[str],
+) -> dict:
+    """Value and interval of each measure."""
+    arrays = {"nll": (nll, nll_of)}
     named = {"ece": expected_calibration_error, "brier": brier_score, "aurc": aurc}
-    values = {name: measure(confidences, hits) for name, measure in named.items()}
-    return {"of": of, "temperature": temperature, "n": len(hits), "nll": nll, **values}
+    arrays |= {name: (measure, (confidences, hits)) for name, measure in named.items()}
+    row = {"of": of, "temperature": temperature, "n": len(hits)}
+    for name, (measure, given) in arrays.items():
+        low, high = clustered_bootstrap_of(
+            lambda members, measure=measure, given=given: measure(*(array[members] for array in given)), images
+        )
+        row[name] = {"value": measure(*given), "low": low, "high": high}
+    return row

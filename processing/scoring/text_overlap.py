@@ -8,7 +8,7 @@ only.
 This file stands alone: `evaluate.load` copies it away from the package (hence one import per line, none of ours).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import datasets
 import evaluate
@@ -71,6 +71,14 @@ def corpus_bleu(counts: np.ndarray) -> dict[str, float]:
         bleu = BLEU.compute_bleu(matches[:n], ngrams[:n], *lengths, smooth_method="exp", max_ngram_order=n)
         scores[f"bleu_{n}"] = bleu.score / 100
     return scores
+
+
+def statistics(
+    predictions: Sequence[str], references: Sequence[str | Sequence[str]]
+) -> dict[str, Callable[[np.ndarray], float]]:
+    """BLEU-1 to BLEU-4 as functions of row numbers, for an interval; arguments as of `bleu_counts`."""
+    counts = bleu_counts(predictions, references)
+    return {f"bleu_{n}": lambda rows, name=f"bleu_{n}": corpus_bleu(counts[rows])[name] for n in ORDERS}
 
 
 def _listed(references: str | Sequence[str]) -> list[str]:
