@@ -73,7 +73,7 @@ class FlamingoMedBackend:
         """
         collate = FlamingoMedCollator(self.processor, answers=False, blank_images=blank_images, features=self.features)
         batch = collate(rows)
-        self._check_room(batch["input_ids"].shape[1])
+        self.check_room(batch["input_ids"].shape[1])
         return {name: value.to(self.model.device) for name, value in batch.items()}
 
     @torch.no_grad()
@@ -93,7 +93,7 @@ class FlamingoMedBackend:
             Answer(*text, candidates=found, **some) for text, some, found in zip(texts, classes, scored, strict=True)
         ]
 
-    def _check_room(self, prompt: int) -> None:
+    def check_room(self, prompt: int) -> None:
         """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
         text = self.model.config.get_text_config()
         context = text.max_seq_len if text.model_type == "mpt" else text.max_position_embeddings

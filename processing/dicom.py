@@ -5,6 +5,9 @@ messages name the file, never what stands in it.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -52,13 +55,8 @@ def read_dicom(
     """
     if window is not None and not window[1] >= 1:
         raise InputError(f"the width of a window is at least 1, got {window[1]}")
-    try:
-        dataset = _read_header(data, name)
-        _check(dataset, name, max_pixels, frame)
-        # pylibjpeg's RLE decoder panics on damaged data, which is no Exception; pydicom's own raises.
-        plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
-        stored = pixel_array(dataset, index=frame, decoding_plugin=plugin)
-        _take_functional_groups(dataset, frame)
+    with _one_sentence(name):
+        dataset, stored = _read_frame(data, name, max_pixels, frame)
         kind = dataset.PhotometricInterpretation
         if kind in COLOURS:
             return Image.fromarray(_to_8_bit(stored, dataset.BitsStored))
@@ -66,11 +64,58 @@ def read_dicom(
             colours = apply_color_lut(stored, dataset)
             return Image.fromarray(_to_8_bit(colours, 8 * colours.itemsize))
         return Image.fromarray(_show_grey(stored, dataset, window)).convert("RGB")
+
+
+@dataclass(frozen=True)
+class GreyRange:
+    """What a window can be set on, in the units after the modality LUT.
+
+    Attributes:
+        lowest, highest: of the values that are no padding.
+        center, width: the file's own window; without one, the whole range.
+    """
+
+    lowest: float
+    highest: float
+    center: float
+    width: float
+
+
+def grey_range(data: bytes, name: str, *, max_pixels: int, frame: int = 0) -> GreyRange | None:
+    """The range of one frame's grey values; None of colours. Arguments and errors as of `read_dicom`."""
+    with _one_sentence(name):
+        dataset, stored = _read_frame(data, name, max_pixels, frame)
+        if dataset.PhotometricInterpretation not in ("MONOCHROME1", "MONOCHROME2"):
+            return None
+        values, padding = _values(stored, dataset)
+        visible = ~padding & np.isfinite(values)
+        if not visible.any():
+            return None
+        lowest, highest = float(values[visible].min()), float(values[visible].max())
+        center, width = _own_window(dataset) or ((lowest + highest) / 2, highest - lowest)
+        return GreyRange(lowest, highest, float(center), max(float(width), 1.0))
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
+    """On damaged files pydicom and its decoders raise almost anything, with header values in the message."""
+    try:
+        yield
     except InputError:
         raise
-    # On damaged files pydicom and its decoders raise almost anything, with header values in the message.
     except Exception:
         raise InputError(f"the DICOM file {name} is truncated or damaged") from None
+
+
+def _read_frame(data: bytes, name: str, max_pixels: int, frame: int) -> tuple[Dataset, np.ndarray]:
+    """Header and stored values of one frame, whose rescaling and window stand at the header's top."""
+    dataset = _read_header(data, name)
+    _check(dataset, name, max_pixels, frame)
+    # pylibjpeg's RLE decoder panics on damaged data, which is no Exception; pydicom's own raises.
+    plugin = "pydicom" if dataset.file_meta.TransferSyntaxUID == RLELossless else ""
+    stored = pixel_array(dataset, index=frame, decoding_plugin=plugin)
+    _take_functional_groups(dataset, frame)
+    return dataset, stored
 
 
 def _read_header(data: bytes, name: str) -> Dataset:
@@ -155,11 +200,9 @@ def _take_functional_groups(dataset: Dataset, frame: int) -> None:
 
 def _show_grey(stored: np.ndarray, dataset: Dataset, window: tuple[float, float] | None) -> np.ndarray:
     """Stored values (h, w) to 8-bit grey (h, w)."""
-    stored = stored.astype(np.int32) if stored.dtype.kind in "iub" else stored  # room for the tables' indices
-    values = apply_modality_lut(stored, dataset)
-    padding = _is_padding(stored, dataset)
-    if window is None and dataset.get("WindowWidth") is not None and not dataset.get("VOILUTSequence"):
-        window = tuple(np.ravel(dataset[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
+    values, padding = _values(stored, dataset)
+    if not dataset.get("VOILUTSequence"):
+        window = window or _own_window(dataset)
     if window is not None:
         grey = _apply_window(values, *window, function=dataset.get("VOILUTFunction") or "LINEAR")
     elif dataset.get("VOILUTSequence"):
@@ -171,6 +214,19 @@ def _show_grey(stored: np.ndarray, dataset: Dataset, window: tuple[float, float]
     if dataset.PhotometricInterpretation == "MONOCHROME1":
         grey = 255 - grey
     return np.where(padding, 0, grey).round().astype(np.uint8)
+
+
+def _values(stored: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Stored values (h, w) after the modality LUT, and where they are padding."""
+    stored = stored.astype(np.int32) if stored.dtype.kind in "iub" else stored  # room for the tables' indices
+    return apply_modality_lut(stored, dataset), _is_padding(stored, dataset)
+
+
+def _own_window(dataset: Dataset) -> tuple[float, float] | None:
+    """Centre and width of the first window."""
+    if dataset.get("WindowWidth") is None:
+        return None
+    return tuple(np.ravel(dataset[name].value)[0] for name in ("WindowCenter", "WindowWidth"))
 
 
 def _is_padding(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

@@ -1,0 +1,75 @@
+"""Show a model in the browser: an image, a question, the answer, and which places of the image it came from.
+
+    python demo.py --model runs/phantom
+
+The page is at http://127.0.0.1:7860 and reaches no other machine. To let others in, name who may come, and give the
+password in an environment variable:
+
+    FLAMINGO_MED_PASSWORD=… python demo.py --model runs/phantom --host 0.0.0.0 --user reader
+
+Needs: pip install "flamingo-med[demo]". Research software. Not for clinical use.
+"""
+
+import sys
+from dataclasses import dataclass, field
+
+import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
+from modeling_flamingo_med.demo.guard import check_address, private_folder
+from processing.answering import load_model
+from processing.errors import InputError, run
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.recipe import build_arguments, describe, override
+from processing.scoring.temperature import load_calibration
+
+
+@dataclass
+class DemoArguments:
+    """Which model, and who may reach it."""
+
+    model: str = field(metadata={"help": "folder or Hub id of the model"})
+    host: str = field(default="127.0.0.1", metadata={"help": "address to serve at; other than this needs a user"})
+    port: int = field(default=7860, metadata={"help": "port to serve at"})
+    user: str | None = field(default=None, metadata={"help": "who must give the password FLAMINGO_MED_PASSWORD"})
+    max_upload_mb: int = field(default=64, metadata={"help": "larger files are refused"})
+    queue_size: int = field(default=16, metadata={"help": "questions that may wait; those beyond are refused"})
+
+    def __post_init__(self):
+        for name in ("max_upload_mb", "queue_size"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is at least 1, got {getattr(self, name)}")
+        if not 1 <= self.port <= 65535:
+            raise InputError(f"port is from 1 to 65535, got {self.port}")
+
+
+def main() -> None:
+    """Check, load, build, serve."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\n{describe(DemoArguments)}")
+        return
+    (args,) = build_arguments(override({}, arguments, DemoArguments), DemoArguments)
+    check_address(args.host, args.port, args.user)
+    with private_folder():
+        try:
+            from modeling_flamingo_med.demo.page import build_page
+            from modeling_flamingo_med.demo.server import serve
+            from modeling_flamingo_med.demo.session import Assistant
+        except ModuleNotFoundError as error:
+            raise InputError(f'the page needs {error.name}: pip install "flamingo-med[demo]"') from None
+        model, processor = load_model(args.model)
+        if not isinstance(processor, FlamingoMedProcessor):
+            raise InputError(f"{args.model} is not a model of ours; the page can explain no other")
+        page, css = build_page(Assistant(model, processor, args.model, load_calibration(args.model)))
+        serve(
+            page,
+            css=css,
+            host=args.host,
+            port=args.port,
+            user=args.user,
+            max_upload_mb=args.max_upload_mb,
+            queue_size=args.queue_size,
+        )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,207 @@
+"""The page in gradio: what stands where, and which event calls what."""
+
+from pathlib import Path
+
+import gradio as gr
+from PIL import Image
+
+from modeling_flamingo_med.demo import fragments
+from modeling_flamingo_med.demo.examples import QUESTIONS, draw_examples
+from modeling_flamingo_med.demo.session import NO_MAP, Assistant, Session
+from modeling_flamingo_med.demo.upload import Upload
+from processing.errors import InputError
+
+FORGET_AFTER = 15 * 60  # seconds that an image stays in memory
+METHODS = [
+    ("Occlusion", "occlusion"),
+    ("Integrated gradients", "integrated_gradients"),
+    ("Grad-CAM", "grad_cam"),
+    ("Attention rollout", "attention"),
+    ("Attention × gradients", "attention_gradients"),
+    ("No map", NO_MAP),
+]
+SET_OPACITY = "(value) => { document.documentElement.style.setProperty('--heat', value); }"
+ANNOUNCE_ANSWERS = "() => { document.getElementById('answer').setAttribute('aria-live', 'polite'); }"
+# The model answers one question at a time, whoever asks.
+ON_MODEL = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+BESIDE = {"api_visibility": "private"}
+
+
+def build_page(assistant: Assistant) -> tuple[gr.Blocks, str]:
+    """The page of one model, and its CSS."""
+    drawn = draw_examples()
+
+    def forget(request: gr.Request) -> None:
+        page.state_holder.delete_state(request.session_hash)  # of itself, gradio would keep it for an hour
+
+    with gr.Blocks(title="Ask a medical image", analytics_enabled=False, delete_cache=(60, 60)) as page:
+        session = gr.State(Session(), time_to_live=FORGET_AFTER)
+        gr.HTML(fragments.header(assistant.description["name"]))
+        with gr.Row():
+            with gr.Column(scale=6, min_width=320):
+                image = _image_side(drawn)
+            with gr.Column(scale=5, min_width=320):
+                asked = _question_side()
+                few_shot = _few_shot_panel()
+        _connect_image(session, image, asked["answer"], drawn)
+        _connect_question(session, image, asked, assistant)
+        _connect_few_shot(session, few_shot)
+        page.load(None, js=ANNOUNCE_ANSWERS)
+        page.unload(forget)
+    return page, _style(drawn)
+
+
+def _style(drawn: dict[str, Image.Image]) -> str:
+    thumbnails = [fragments.thumbnail_style(f"#example-{i}", image) for i, image in enumerate(drawn.values())]
+    return Path(__file__).with_name("page.css").read_text(encoding="utf-8") + "".join(thumbnails)
+
+
+def _image_side(drawn: dict[str, Image.Image]) -> dict:
+    """Upload, examples, window, the image and its map."""
+    part = {"file": gr.File(label="Image (PNG, JPEG, TIFF or DICOM)", height=140, elem_id="file")}
+    with gr.Row(elem_classes="thumbnails"):
+        part["examples"] = [
+            gr.Button(title, elem_id=f"example-{i}", elem_classes="thumbnail", size="sm")
+            for i, title in enumerate(drawn)
+        ]
+    part["problem"] = gr.HTML(elem_id="problem", elem_classes="problem")
+    part["viewer"] = gr.HTML(fragments.EMPTY_VIEWER, elem_id="viewer")
+    with gr.Row(visible=False, elem_id="window") as part["window"]:
+        part["center"] = gr.Slider(label="Window level", step=1)
+        part["width"] = gr.Slider(label="Window width", minimum=1, step=1)
+    with gr.Row(elem_id="map"):
+        part["method"] = gr.Dropdown(METHODS, value=METHODS[0][1], label="Map of the answer", elem_id="method")
+        part["opacity"] = gr.Slider(0, 1, value=0.7, step=0.05, label="Opacity of the map", elem_id="opacity")
+    return part
+
+
+def _question_side() -> dict:
+    """Question, suggestions and answer."""
+    part = {
+        "question": gr.Textbox(
+            label="Question", placeholder=QUESTIONS[0], lines=1, max_lines=1, max_length=500, elem_id="question"
+        )
+    }
+    with gr.Row(elem_classes="chips"):
+        part["suggestions"] = [gr.Button(question, size="sm", elem_classes="chip") for question in QUESTIONS]
+    part["ask"] = gr.Button("Ask", variant="primary", elem_id="ask")
+    part["answer"] = gr.HTML(fragments.NO_ANSWER, elem_id="answer")
+    return part
+
+
+def _few_shot_panel() -> dict:
+    """Examples that the model sees before the question."""
+    with gr.Accordion("Advanced: examples before the question (few-shot)", open=False, elem_id="few-shot"):
+        part = {
+            "file": gr.File(label="Image of the example", height=140, elem_id="few-shot-file"),
+            "question": gr.Textbox(label="Its question", max_length=500, elem_id="few-shot-question"),
+            "answer": gr.Textbox(label="Its answer", max_length=500, elem_id="few-shot-answer"),
+        }
+        with gr.Row():
+            part["add"] = gr.Button("Add the example", elem_id="few-shot-add")
+            part["remove"] = gr.Button("Remove all", elem_id="few-shot-remove")
+        part["problem"] = gr.HTML(elem_classes="problem")
+        part["list"] = gr.HTML(fragments.examples([]), elem_id="few-shot-list")
+    return part
+
+
+def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[str, Image.Image]) -> None:
+    changed = [session, image["viewer"], answer, image["problem"], image["window"], image["center"], image["width"]]
+
+    def show(state: Session, upload: Upload | None, problem: str = "") -> list:
+        state.show(upload)
+        viewer = fragments.viewer(upload) if upload else fragments.EMPTY_VIEWER
+        grey = upload.grey if upload else None
+        if grey is None:
+            return [state, viewer, fragments.NO_ANSWER, problem, gr.Row(visible=False), gr.skip(), gr.skip()]
+        low, high = min(grey.lowest, grey.center), max(grey.highest, grey.center)
+        center = gr.Slider(minimum=low, maximum=high, value=grey.center)
+        width = gr.Slider(maximum=max(grey.highest - grey.lowest, grey.width), value=grey.width)
+        return [state, viewer, fragments.NO_ANSWER, problem, gr.Row(visible=True), center, width]
+
+    def take(state: Session, path: str) -> list:
+        try:
+            return show(state, Upload.take(path))
+        except InputError as error:
+            return show(state, None, fragments.error(str(error)))
+
+    def set_window(state: Session, center: float | None, width: float | None) -> list:
+        if center is None or width is None:  # a number is being typed
+            return [gr.skip()] * 4
+        if state.upload is None or state.upload.grey is None:
+            return [state, fragments.EMPTY_VIEWER, fragments.NO_ANSWER, ""]
+        try:
+            state.show(state.upload.through(center, width))
+        except InputError as error:
+            return [gr.skip(), gr.skip(), gr.skip(), fragments.error(str(error))]
+        return [state, fragments.viewer(state.upload), fragments.NO_ANSWER, ""]
+
+    image["file"].upload(take, [session, image["file"]], changed, **BESIDE)
+    image["file"].clear(lambda state: show(state, None), session, changed, **BESIDE)
+    for button, (title, picture) in zip(image["examples"], drawn.items(), strict=True):
+        example = Upload.drawn(picture, title)
+        button.click(
+            lambda state, example=example: [*show(state, example), None], session, [*changed, image["file"]], **BESIDE
+        )
+    for slider in (image["center"], image["width"]):
+        slider.input(
+            set_window,
+            [session, image["center"], image["width"]],
+            changed[:4],
+            preprocess=False,  # which would end in a traceback where a number is out of the slider's range
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **BESIDE,
+        )
+
+
+def _connect_question(session: gr.State, image: dict, asked: dict, assistant: Assistant) -> None:
+    def answer(state: Session, question: str) -> tuple[Session, str]:
+        try:
+            return state, assistant.answer(state, question)
+        except InputError as error:
+            return state, fragments.error(str(error))
+
+    explanation = {
+        "fn": assistant.explain,
+        "inputs": [session, image["method"]],
+        "outputs": image["viewer"],
+        "show_progress": "minimal",
+        **ON_MODEL,
+    }
+    triggers = [asked["ask"].click, asked["question"].submit]
+    gr.on(triggers, answer, [session, asked["question"]], [session, asked["answer"]], **ON_MODEL).then(**explanation)
+    image["method"].input(**explanation)
+    image["opacity"].input(None, image["opacity"], js=SET_OPACITY, api_visibility="private")
+    for button, question in zip(asked["suggestions"], QUESTIONS, strict=True):
+        button.click(None, None, asked["question"], js=f"() => {question!r}", api_visibility="private")
+
+
+def _connect_few_shot(session: gr.State, part: dict) -> None:
+    def take(state: Session, path: str) -> tuple[Session, str]:
+        state.pending = None
+        try:
+            state.pending = Upload.take(path)
+        except InputError as error:
+            return state, fragments.error(str(error))
+        return state, ""
+
+    def forget(state: Session) -> None:
+        state.pending = None
+
+    def add(state: Session, question: str, answer: str) -> list:
+        try:
+            state.add_example(question, answer)
+        except InputError as error:
+            return [gr.skip()] * 4 + [fragments.error(str(error))]
+        return [fragments.examples(state.examples), None, "", "", ""]
+
+    def remove(state: Session) -> tuple[str, str]:
+        state.examples.clear()
+        return fragments.examples([]), ""
+
+    part["file"].upload(take, [session, part["file"]], [session, part["problem"]], **BESIDE)
+    part["file"].clear(forget, session, None, **BESIDE)
+    outputs = [part[name] for name in ("list", "file", "question", "answer", "problem")]
+    part["add"].click(add, [session, part["question"], part["answer"]], outputs, **BESIDE)
+    part["remove"].click(remove, session, [part["list"], part["problem"]], **BESIDE)
