@@ -36,6 +36,7 @@ def test_a_row(tree):
         "question_type": "report",
         "label": ["No Finding"],
         "boxes": [],
+        "organ": "",
         "group": "p10000001",
     }
     assert read_image(rows[0]["image"]).size == (8, 8)

@@ -62,6 +62,7 @@ def test_a_table_for_each_split(folder, suffix):
         "answers": ["так"],
         "answer_type": "open",
         "question_type": "",
+        "organ": "",
         "label": [],
         "boxes": [],
         "group": "images/image0.png",

@@ -9,6 +9,7 @@ from processing.datasets import load_split
 from processing.files import write_json
 from processing.scoring import report
 from processing.scoring.exact_match import signature
+from processing.scoring.scores import score_rows
 
 
 def row(question_type, answer_type, answer, image_id="i"):
@@ -30,7 +31,7 @@ ROWS = [
 
 
 def test_score_rows_golden():
-    scores = report.score_rows(ROWS, {"model": ["Yes", "yes", "left ", "ct"], "majority": ["no"] * 4})
+    scores = score_rows(ROWS, {"model": ["Yes", "yes", "left ", "ct"], "majority": ["no"] * 4})
     scores = [s for s in scores if s["metric"] == "exact_match"]
     names = ["all", "closed", "open", "question_type=presence", "question_type=side"]
     assert [(s["condition"], s["subset"]) for s in scores] == [(c, n) for c in ("model", "majority") for n in names]
@@ -43,11 +44,11 @@ def test_score_rows_golden():
 
 
 def test_score_rows_leaves_out_empty_subsets_and_checks_lengths():
-    scores = report.score_rows(datasets.Dataset.from_list(ROWS[3:]), {"model": ["mri"]})
+    scores = score_rows(datasets.Dataset.from_list(ROWS[3:]), {"model": ["mri"]})
     scores = [s for s in scores if s["metric"] == "exact_match"]
     assert [(s["subset"], s["value"], s["n"]) for s in scores] == [("all", 1.0, 1), ("open", 1.0, 1)]
     with pytest.raises(ValueError, match="'model' has 1 answers to 4 questions"):
-        report.score_rows(ROWS, {"model": ["yes"]})
+        score_rows(ROWS, {"model": ["yes"]})
 
 
 def test_format_table():
@@ -62,9 +63,9 @@ def test_format_table():
     ]
     assert report.format_table(scores).split("\n") == [
         "exact_match|v1|norm:strip+lower  [95 % interval, clustered by image]",
-        "condition      closed (n=272)        all (n=451)",
-        "model          0.900 [0.87, 0.93]    0.874 [0.85, 0.90]",
-        "question_only  -                     0.400 [-]",
+        "condition      closed (n=272)      all (n=451)",
+        "model          0.900 [0.87, 0.93]  0.874 [0.85, 0.90]",
+        "question_only  -                   0.400 [-]",
     ]
 
 
@@ -85,7 +86,7 @@ def test_write_json_is_atomic_and_free_of_nan(tmp_path):
 
 def test_always_no_on_the_real_test_set(shared_data):
     test = load_split("vqa_rad", "test", str(shared_data / "vqa_rad"))
-    found = report.score_rows(test, {"majority": ["no"] * len(test)})
+    found = score_rows(test, {"majority": ["no"] * len(test)})
     scores = {s["subset"]: s for s in found if s["metric"] == "exact_match"}
     percent = {name: round(100 * scores[name]["value"], 1) for name in ("closed", "open", "all")}
     assert percent == {"closed": 48.9, "open": 0.0, "all": 29.5}
