@@ -18,6 +18,7 @@ from processing.processing_flamingo_med import FlamingoMedProcessor
 # What LLaVA-1.5 is asked for short answers (Liu et al. 2024, "Improved baselines with visual instruction tuning").
 INSTRUCTION = "Answer the question using a single word or phrase."
 REPORT = "Write the report of this image."
+ALIKE = 32  # questions that are padded to one length
 NEW_TOKENS = 32  # of a model whose generation configuration sets no number
 GREY_SIDE = 448
 MOST_SCORED_CLASSES = 100  # beyond, classes are answers, most with a row or two, of which a mean AUROC says little
@@ -85,7 +86,18 @@ class FlamingoMedBackend:
             candidates: for each question answers to be scored, or none.
         """
         images = {name: batch.pop(name) for name in ("pixel_values", "image_features", "frame_mask") if name in batch}
-        batch["image_latents"] = self.model.encode_images(**images)
+        latents, images_of_rows = self.model.encode_images(**images), batch.pop("row_images")
+        lengths = batch["attention_mask"].sum(1)
+        answers: dict[int, Answer] = {}
+        for some in lengths.argsort(stable=True).split(ALIKE):  # of similar length, so that little is padding
+            part = {name: value[some, -lengths[some].max() :] for name, value in batch.items()}
+            shown, part["row_images"] = images_of_rows[some].unique(return_inverse=True)
+            part["image_latents"] = latents[shown]
+            found = self._answer(part, [candidates[i] for i in some])
+            answers |= zip(some.tolist(), found, strict=True)
+        return [answers[i] for i in range(len(lengths))]
+
+    def _answer(self, batch: dict[str, Tensor], candidates: Sequence[Sequence[str]]) -> list[Answer]:
         texts = generate(self.model, self.processor, batch)
         classes = self._classify(batch) if self.model.config.num_labels else [{}] * len(texts)
         scored = self._score(batch, candidates)

@@ -41,11 +41,12 @@ HEAD = {"id2label": {0: "left", 1: "no", 2: "yes"}, "problem_type": "single_labe
 
 
 @pytest.mark.parametrize("how", [{}, {"images_from": SHUFFLED}, {"blank_images": True}])
-def test_answers_do_not_depend_on_the_batch(make_model, processor, rows, how):
+def test_answers_do_not_depend_on_the_batch(make_model, processor, rows, how, monkeypatch):
     model = make_model(**HEAD)
     model.generation_config.max_new_tokens = 6
     expected = answer_questions(model, processor, rows, candidates=CANDIDATES, batch_size=1, **how)
-    for batch_size in (3, 64, "auto"):
+    for batch_size, alike in ((3, 32), (64, 2), ("auto", 3)):
+        monkeypatch.setattr("processing.backends.ALIKE", alike)
         answers = answer_questions(model, processor, rows, candidates=CANDIDATES, batch_size=batch_size, **how)
         for answer, same in zip(answers, expected, strict=True):
             assert (answer.text, answer.classes) == (same.text, same.classes)
