@@ -9,6 +9,7 @@ by image.
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -50,7 +51,8 @@ def train_and_score(folder: Path, recipe: str, split: str, settings: dict) -> Pa
 
 def call(script: str, *arguments: str | Path) -> None:
     """Run one of the project's commands; ends where that fails."""
-    done = subprocess.run([sys.executable, ROOT / script, *map(str, arguments)], stdout=sys.stderr)
+    here = os.path.relpath(ROOT / script)  # which run.json and the card will show
+    done = subprocess.run([sys.executable, here, *map(str, arguments)], stdout=sys.stderr)
     if done.returncode:
         raise InputError(f"{script} ended with code {done.returncode}; what it said is above")
 
@@ -108,7 +110,9 @@ def main() -> None:
             earlier, _, experiment = settings["init_from"].partition("/")
             settings["init_from"] = str(Path(args.output_dir, earlier, slug(experiment)))
         print(f"{args.group}: {name}", file=sys.stderr, flush=True)
-        results[name] = train_and_score(folder / slug(name), ROOT / group["recipe"], group["split"], settings)
+        results[name] = train_and_score(
+            folder / slug(name), os.path.relpath(ROOT / group["recipe"]), group["split"], settings
+        )
     print(table(results))
 
 

@@ -60,6 +60,9 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
     )
+    learn_questions: bool = field(
+        default=False, metadata={"help": "learn to write the questions too, not the answers alone"}
+    )
     packing: bool = field(
         default=True, metadata={"help": "put the questions of a training batch end to end, without padding"}
     )
@@ -138,7 +141,12 @@ class FlamingoMedTrainer(Pushing, Trainer):
         }
         (augmentation,) = build_arguments(args.augmentation, Augmentation)
         self.training_collator = FlamingoMedTrainingCollator(
-            processing_class, augmentation=augmentation, seed=args.seed, packed=args.packing, **classes
+            processing_class,
+            augmentation=augmentation,
+            seed=args.seed,
+            packed=args.packing,
+            learn_questions=args.learn_questions,
+            **classes,
         )
         super().__init__(
             model=model,

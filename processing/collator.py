@@ -25,6 +25,7 @@ class FlamingoMedCollator:
         label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
         multi_label: several classes may hold at once.
         packed: put all rows end to end in one, without padding.
+        learn_questions: with the answers, labels cover the questions too.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class FlamingoMedCollator:
         label2id: dict[str, int] | None = None,
         multi_label: bool = False,
         packed: bool = False,
+        learn_questions: bool = False,
     ):
         self.processor = processor
         self.answers = answers
@@ -45,6 +47,7 @@ class FlamingoMedCollator:
         self.label2id = label2id or {}
         self.multi_label = multi_label
         self.packed = packed
+        self.learn_questions = learn_questions
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w) or image_features (m 1 f p d), of studies
@@ -62,7 +65,8 @@ class FlamingoMedCollator:
             images = self.pixels(studies)
         try:
             prompts = [self.processor.render(row["question"]) for row in rows]
-            tokens = self.processor.tokenize(prompts, [row["answer"] for row in rows] if self.answers else None)
+            answers = [row["answer"] for row in rows] if self.answers else None
+            tokens = self.processor.tokenize(prompts, answers, learn_questions=self.learn_questions)
         except ValueError as error:
             raise InputError(f"one of {len(rows)} questions, about {', '.join(studies)}: {error}") from None
         row_images = torch.tensor([[number[row["image_id"]]] for row in rows])

@@ -121,17 +121,20 @@ class FlamingoMedProcessor(ProcessorMixin):
             content.append({"type": "text", "text": self._plain(question, "question")})
         return {"role": "user", "content": content}
 
-    def tokenize(self, prompts: Sequence[str], answers: Sequence[str] | None = None) -> BatchFeature:
+    def tokenize(
+        self, prompts: Sequence[str], answers: Sequence[str] | None = None, *, learn_questions: bool = False
+    ) -> BatchFeature:
         """Prompts, and in training their answers, to padded token ids.
 
         Args:
             prompts: b rendered prompts.
             answers: b answers. Prompt and answer are tokenized apart, so that what the model continues in use is token
                 for token what it has learned to continue.
+            learn_questions: with answers, all after the last `<image>` is to be learned.
 
         Returns:
             input_ids, attention_mask (b t), padded on the left to generate from. With answers: padded on the right,
-            and labels (b t), which cover exactly the answer and `<EOC>` and are -100 elsewhere.
+            and labels (b t), which cover exactly the answer and `<EOC>`, or the question too, and are -100 elsewhere.
 
         Raises:
             ValueError: an answer holds a special token, a row is longer than the decoder's context, or the tokens
@@ -159,7 +162,8 @@ class FlamingoMedProcessor(ProcessorMixin):
             "attention_mask": _pad([[1] * len(row) for row in input_ids], 0, right),
         }
         if answers is not None:
-            labels = [[-100] * len(prompt) + answer for prompt, answer in zip(rows, answer_ids, strict=True)]
+            starts = [len(row) - row[::-1].index(image) if learn_questions else len(row) for row in rows]
+            labels = [[-100] * start + row[start:] for start, row in zip(starts, input_ids, strict=True)]
             batch["labels"] = _pad(labels, -100, right)
         return BatchFeature(batch)
 

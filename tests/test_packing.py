@@ -43,8 +43,8 @@ def test_no_sequence_sees_another():
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("use_image", [False, True])
-def test_packed_equals_padded(processor, rows, name, use_image):
+@pytest.mark.parametrize(("use_image", "learn_questions"), [(False, False), (True, False), (False, True)])
+def test_packed_equals_padded(processor, rows, name, use_image, learn_questions):
     torch.manual_seed(0)
     model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
         VISION["clip"],
@@ -57,7 +57,7 @@ def test_packed_equals_padded(processor, rows, name, use_image):
     ).eval()
     results = []
     for packed in (False, True):
-        outputs = model(**collate(processor, rows, packed=packed))
+        outputs = model(**collate(processor, rows, packed=packed, learn_questions=learn_questions))
         outputs.loss.backward()
         gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
         results.append((outputs.loss.detach(), outputs.class_logits.detach(), gradients))

@@ -58,6 +58,13 @@ def test_labels_are_the_answer_and_its_end(processor, images, answers):
         assert labelled.nonzero().max() == mask.nonzero().max()  # nothing after the end mark but padding
 
 
+def test_questions_may_be_learned_too(processor):
+    prompts = ["<image><image> Question: a? <EOQ> Answer:", "<image> Output:"]
+    batch = processor.tokenize(prompts, ["yes", "clear lungs"], learn_questions=True)
+    learned = [decode(processor, labels) for labels in batch["labels"]]
+    assert learned == [" Question: a?<EOQ> Answer: yes<EOC>", " Output: clear lungs<EOC>"]
+
+
 def test_padding_sides(processor):
     prompts = [processor.render(q) for q in QUESTIONS]
     left = processor.tokenize(prompts)["attention_mask"]
