@@ -96,6 +96,12 @@ def grey_range(data: bytes, name: str, *, max_pixels: int, frame: int = 0) -> Gr
         return GreyRange(lowest, highest, float(center), max(float(width), 1.0))
 
 
+def frame_count(data: bytes, name: str) -> int:
+    """How many frames there are; nothing is decoded. Arguments and errors as of `read_dicom`."""
+    with _one_sentence(name):
+        return _frames(_read_header(data, name))
+
+
 @contextmanager
 def _one_sentence(name: str) -> Iterator[None]:
     """On damaged files pydicom and its decoders raise almost anything, with header values in the message."""
@@ -138,7 +144,7 @@ def _check(dataset: Dataset, name: str, max_pixels: int, frame: int) -> None:
     """Refuse, before anything is decoded, what cannot or should not be."""
     if not any(element in dataset for element in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError(f"the DICOM file {name} holds no image (it may be a report, or cut off)")
-    rows, columns, frames = dataset.Rows, dataset.Columns, int(dataset.get("NumberOfFrames") or 1)
+    rows, columns, frames = dataset.Rows, dataset.Columns, _frames(dataset)
     if rows * columns > max_pixels:
         raise InputError(f"the image {name} has more than {max_pixels:,} pixels ({columns} × {rows})")
     if rows * columns == 0:
@@ -158,6 +164,10 @@ def _check(dataset: Dataset, name: str, max_pixels: int, frame: int) -> None:
         codestream = get_frame(dataset.PixelData, frame, number_of_frames=frames)
         if syntax != RLELossless and codestream_size(codestream) != (columns, rows):
             raise InputError(f"the DICOM file {name} is damaged: its image has another size than its header says")
+
+
+def _frames(dataset: Dataset) -> int:
+    return int(dataset.get("NumberOfFrames") or 1)
 
 
 def _has_decoder(syntax: UID) -> bool:

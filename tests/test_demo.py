@@ -72,6 +72,20 @@ def test_a_window(tmp_path):
     assert len(np.unique(np.asarray(wide.image))) > len(np.unique(np.asarray(upload.image)))
 
 
+def test_frames(assistant, images):
+    stack = np.stack([np.full((3, 4), 10), np.arange(12).reshape(3, 4)]).astype(np.uint8)
+    first = Upload.of(encode(make(stack, NumberOfFrames=2)), "stack")
+    assert (first.frames, first.frame, first.grey.highest) == (2, 0, 10)
+    second = first.through(5, 8).at(1)
+    assert (second.frame, second.window, second.grey.highest) == (1, (5, 8), 11)
+    assert second.image != first.image and second.through(6, 2).frame == 1
+    reply = ask(assistant.model, assistant.processor, second.image, QUESTIONS[0])
+    assert audit_record(assistant.description, second, QUESTIONS[0], reply)["image"]["frame"] == 2
+    with pytest.raises(InputError, match="stack has the frames 1 to 2, not 3"):
+        first.at(2)
+    assert Upload.drawn(images[0], "one.png").frames == 1
+
+
 def test_what_a_window_can_be_set_on():
     assert grey_range(encode(make(RAMP, 12)), "x", max_pixels=100).width == 4095  # without a window of its own
     padded = grey_range(encode(make(RAMP, 12, PixelPaddingValue=0)), "x", max_pixels=100)
@@ -154,7 +168,7 @@ def test_the_record_says_what_was_asked_and_nothing_of_the_patient(assistant, tm
     upload = Upload.take(str(tmp_path / "Doe_Jane.dcm"))
     reply = ask(assistant.model, assistant.processor, upload.image, QUESTIONS[0])
     record = audit_record(assistant.description, upload, QUESTIONS[0], reply, [(upload, QUESTIONS[1], "no")])
-    assert record["image"] == {"sha256": upload.sha256, "width": 4, "height": 2, "window": None}
+    assert record["image"] == {"sha256": upload.sha256, "width": 4, "height": 2, "frame": None, "window": None}
     assert record["question"] == QUESTIONS[0] and record["examples"][0]["answer"] == "no"
     assert record["answer"] == reply.answer.text and 0 <= record["confidence"] <= 1
     assert record["time"].endswith("+00:00") and record["versions"]["torch"]

@@ -274,6 +274,28 @@ def test_dicom_with_a_window(open_page, tmp_path):
     assert record(page)["image"]["window"] == {"center": 0, "width": 200}
 
 
+def test_dicom_with_frames(open_page, tmp_path):
+    stack = np.random.default_rng(0).integers(0, 255, (3, 40, 30), dtype=np.uint8)
+    (tmp_path / "stack").write_bytes(encode(make(stack, NumberOfFrames=3)))
+    page = open_page()
+    upload(page, tmp_path / "stack")
+    expect(page.get_by_alt_text("The image, 30 by 40 pixels")).to_be_visible()
+    before = image_source(page)
+    frame = page.get_by_label("number input for Frame")
+    frame.fill("4")
+    page.keyboard.press("Enter")
+    expect(page.locator("#problem")).to_contain_text("stack has the frames 1 to 3, not 4")
+    frame.fill("3")
+    page.keyboard.press("Enter")
+    expect(page.locator("#viewer .layers img").first).not_to_have_attribute("src", before)
+    page.get_by_label("Question", exact=True).fill(QUESTIONS[0])
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator("#viewer .heat")).to_be_visible()
+    assert record(page)["image"]["frame"] == 3
+    page.get_by_role("button", name="Radiograph", exact=True).click()
+    expect(page.locator("#frame")).to_be_hidden()
+
+
 def test_few_shot(open_page, picture):
     page = open_page()
     page.get_by_role("button", name="Radiograph", exact=True).click()

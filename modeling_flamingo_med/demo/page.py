@@ -66,6 +66,7 @@ def _image_side(drawn: dict[str, Image.Image]) -> dict:
         ]
     part["problem"] = gr.HTML(elem_id="problem", elem_classes="problem")
     part["viewer"] = gr.HTML(fragments.EMPTY_VIEWER, elem_id="viewer")
+    part["frame"] = gr.Slider(label="Frame", minimum=1, maximum=2, step=1, visible=False, elem_id="frame")
     with gr.Row(visible=False, elem_id="window") as part["window"]:
         part["center"] = gr.Slider(label="Window level", step=1)
         part["width"] = gr.Slider(label="Window width", minimum=1, step=1)
@@ -106,18 +107,21 @@ def _few_shot_panel() -> dict:
 
 
 def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[str, Image.Image]) -> None:
-    changed = [session, image["viewer"], answer, image["problem"], image["window"], image["center"], image["width"]]
+    changed = [session, image["viewer"], answer, image["problem"]]
+    controls = [image[name] for name in ("frame", "window", "center", "width")]
 
     def show(state: Session, upload: Upload | None, problem: str = "") -> list:
         state.show(upload)
         viewer = fragments.viewer(upload) if upload else fragments.EMPTY_VIEWER
+        number, frames = (upload.frame + 1, upload.frames) if upload else (1, 1)
+        frame = gr.Slider(value=number, maximum=max(frames, 2), visible=frames > 1)
         grey = upload.grey if upload else None
         if grey is None:
-            return [state, viewer, fragments.NO_ANSWER, problem, gr.Row(visible=False), gr.skip(), gr.skip()]
-        low, high = min(grey.lowest, grey.center), max(grey.highest, grey.center)
-        center = gr.Slider(minimum=low, maximum=high, value=grey.center)
-        width = gr.Slider(maximum=max(grey.highest - grey.lowest, grey.width), value=grey.width)
-        return [state, viewer, fragments.NO_ANSWER, problem, gr.Row(visible=True), center, width]
+            return [state, viewer, fragments.NO_ANSWER, problem, frame, gr.Row(visible=False), gr.skip(), gr.skip()]
+        middle, extent = upload.window or (grey.center, grey.width)
+        center = gr.Slider(minimum=min(grey.lowest, middle), maximum=max(grey.highest, middle), value=middle)
+        width = gr.Slider(maximum=max(grey.highest - grey.lowest, extent), value=extent)
+        return [state, viewer, fragments.NO_ANSWER, problem, frame, gr.Row(visible=True), center, width]
 
     def take(state: Session, path: str) -> list:
         try:
@@ -125,9 +129,19 @@ def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[
         except InputError as error:
             return show(state, None, fragments.error(str(error)))
 
+    def set_frame(state: Session, number: float | None) -> list:
+        if number is None:  # it is being typed
+            return [gr.skip()] * len(changed + controls)
+        if state.upload is None:
+            return show(state, None)
+        try:
+            return show(state, state.upload.at(int(number) - 1))
+        except InputError as error:
+            return [gr.skip()] * 3 + [fragments.error(str(error))] + [gr.skip()] * len(controls)
+
     def set_window(state: Session, center: float | None, width: float | None) -> list:
         if center is None or width is None:  # a number is being typed
-            return [gr.skip()] * 4
+            return [gr.skip()] * len(changed)
         if state.upload is None or state.upload.grey is None:
             return [state, fragments.EMPTY_VIEWER, fragments.NO_ANSWER, ""]
         try:
@@ -136,23 +150,23 @@ def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[
             return [gr.skip(), gr.skip(), gr.skip(), fragments.error(str(error))]
         return [state, fragments.viewer(state.upload), fragments.NO_ANSWER, ""]
 
-    image["file"].upload(take, [session, image["file"]], changed, **BESIDE)
-    image["file"].clear(lambda state: show(state, None), session, changed, **BESIDE)
+    outputs = changed + controls
+    image["file"].upload(take, [session, image["file"]], outputs, **BESIDE)
+    image["file"].clear(lambda state: show(state, None), session, outputs, **BESIDE)
     for button, (title, picture) in zip(image["examples"], drawn.items(), strict=True):
         example = Upload.drawn(picture, title)
         button.click(
-            lambda state, example=example: [*show(state, example), None], session, [*changed, image["file"]], **BESIDE
+            lambda state, example=example: [*show(state, example), None], session, [*outputs, image["file"]], **BESIDE
         )
+    live = {
+        "preprocess": False,  # which would end in a traceback where a number is out of the slider's range
+        "trigger_mode": "always_last",
+        "show_progress": "hidden",
+        **BESIDE,
+    }
+    image["frame"].input(set_frame, [session, image["frame"]], outputs, **live)
     for slider in (image["center"], image["width"]):
-        slider.input(
-            set_window,
-            [session, image["center"], image["width"]],
-            changed[:4],
-            preprocess=False,  # which would end in a traceback where a number is out of the slider's range
-            trigger_mode="always_last",
-            show_progress="hidden",
-            **BESIDE,
-        )
+        slider.input(set_window, [session, image["center"], image["width"]], changed, **live)
 
 
 def _connect_question(session: gr.State, image: dict, asked: dict, assistant: Assistant) -> None:

@@ -64,7 +64,8 @@ def audit_record(
 def _image(upload: Upload) -> dict:
     width, height = upload.image.size
     window = upload.window and {"center": upload.window[0], "width": upload.window[1]}
-    return {"sha256": upload.sha256, "width": width, "height": height, "window": window}
+    frame = upload.frame + 1 if upload.frames > 1 else None
+    return {"sha256": upload.sha256, "width": width, "height": height, "frame": frame, "window": window}
 
 
 def _options(options: Sequence[Option]) -> list[dict]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from processing.dicom import GreyRange, grey_range, read_dicom
+from processing.dicom import GreyRange, frame_count, grey_range, read_dicom
 from processing.errors import InputError
 from processing.images import MAX_PIXELS, is_dicom, read_bytes, read_image
 
@@ -23,6 +23,8 @@ class Upload:
         image: as it is shown and as the model gets it, RGB.
         grey: what a window can be set on; None where there is none to set.
         window: centre and width that were set; None for the file's own.
+        frames: how many there are; more than one in a DICOM file only.
+        frame: the one that is shown, from 0.
     """
 
     data: bytes
@@ -31,6 +33,8 @@ class Upload:
     image: Image.Image
     grey: GreyRange | None = None
     window: tuple[float, float] | None = None
+    frames: int = 1
+    frame: int = 0
 
     @classmethod
     def of(cls, data: bytes, name: str) -> "Upload":
@@ -40,8 +44,11 @@ class Upload:
             InputError: as of `processing.images.read_image`.
         """
         image = read_image({"bytes": data, "path": name})
-        grey = grey_range(data, name, max_pixels=MAX_PIXELS) if is_dicom(data) else None
-        return cls(data, name, hashlib.sha256(data).hexdigest(), image, grey)
+        upload = cls(data, name, hashlib.sha256(data).hexdigest(), image)
+        if not is_dicom(data):
+            return upload
+        grey = grey_range(data, name, max_pixels=MAX_PIXELS)
+        return replace(upload, grey=grey, frames=frame_count(data, name))
 
     @classmethod
     def take(cls, path: str) -> "Upload":
@@ -63,6 +70,24 @@ class Upload:
         return cls.of(buffer.getvalue(), name)
 
     def through(self, center: float, width: float) -> "Upload":
-        """The same through another window."""
-        image = read_dicom(self.data, self.name, max_pixels=MAX_PIXELS, window=(center, width))
-        return replace(self, image=image, window=(center, width))
+        """The same through another window.
+
+        Raises:
+            InputError: no such window.
+        """
+        return self._show(self.frame, (center, width))
+
+    def at(self, frame: int) -> "Upload":
+        """Another frame, through the window that is set.
+
+        Raises:
+            InputError: no such frame, or it is damaged.
+        """
+        if not 0 <= frame < self.frames:  # in the page's numbers, which begin with 1
+            raise InputError(f"{self.name} has the frames 1 to {self.frames}, not {frame + 1}")
+        grey = grey_range(self.data, self.name, max_pixels=MAX_PIXELS, frame=frame)
+        return replace(self._show(frame, self.window), grey=grey)
+
+    def _show(self, frame: int, window: tuple[float, float] | None) -> "Upload":
+        image = read_dicom(self.data, self.name, max_pixels=MAX_PIXELS, frame=frame, window=window)
+        return replace(self, image=image, frame=frame, window=window)
