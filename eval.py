@@ -7,7 +7,7 @@
     python eval.py consistency --model runs/phantom --split test
     python eval.py explain --model runs/phantom --recipe recipes/phantom.yaml --split test
     python eval.py explain_classifier --model runs/phantom --classifier runs/resnet --image x.png --output_dir page
-    python eval.py compare_maps --models [runs/phantom, runs/other] --split test --output_dir page
+    python eval.py compare_maps --models "[runs/phantom, runs/other]" --split test --output_dir page
 
 Scoring answers every question with its image, with a blank one and with another row's, compares baselines that see
 none, prints a table with 95 % intervals clustered by image, and writes metrics.json, predictions.jsonl and
@@ -57,12 +57,15 @@ from processing.scoring.baselines import image_lookup_answers, majority_answers,
 from processing.scoring.compare import compare
 from processing.scoring.consistency import distinct_rows, format_consistency, head_agreement, paraphrases, score_pairs
 from processing.scoring.counterfactuals import counterfactuals
+from processing.scoring.imageclef_submission import write_submission
 from processing.scoring.page import write_page
 from processing.scoring.plots import write_plots
 from processing.scoring.predictions import read_meta, read_predictions
 from processing.scoring.report import format_measures, format_tables, write_predictions
 from processing.scoring.scores import difference, score_classes, score_confidence, score_rows
 from processing.scoring.temperature import fit, load_calibration, save_calibration
+
+SUBMISSION = "submission.txt"  # of a blind test set of ImageCLEF
 
 # Name → function of train rows and rows, which sees no image.
 BASELINES = {
@@ -77,7 +80,10 @@ class EvaluationArguments(SplitArguments):
     """A model on a split."""
 
     batch_size: int | str = field(
-        default="auto", metadata={"help": "questions at a time, or auto for what fits; scores do not depend on it"}
+        default="auto",
+        metadata={
+            "help": "questions whose images are read at a time, or auto for what fits; scores do not depend on it"
+        },
     )
 
     def __post_init__(self):
@@ -145,6 +151,8 @@ def evaluate(arguments: list[str]) -> None:
         output_dir / "predictions.jsonl", rows, answers["model"], data_args.dataset, embedded.get("model")
     )
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
+    if not scored and data_args.dataset.startswith("vqa_med"):
+        write_submission(output_dir / SUBMISSION, rows["image_id"], predictions["model"])
     shutil.rmtree(partial)
     refresh_card(args.model)
     lock.release()
@@ -166,8 +174,8 @@ def print_result(folder: Path, meta: dict, scores: list[dict]) -> None:
     if meta["not_embedded"]:
         print(f"the scores by embeddings are left out: {meta['not_embedded']}")
     print(f"\noverlap of train and {meta['split']}: {meta['overlap']}")
-    written = ["metrics.json", "predictions.jsonl", *(["report/index.html"] if scores else [])]
-    print("written: " + ", ".join(f"{folder}/{name}" for name in written))
+    written = [folder / name for name in ("metrics.json", "predictions.jsonl", "report/index.html", SUBMISSION)]
+    print("written: " + ", ".join(str(path) for path in written if path.is_file()))
 
 
 def ask(arguments: list[str]) -> None:

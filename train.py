@@ -26,6 +26,7 @@ from modeling_flamingo_med.backbones_flamingo_med import part_config
 from modeling_flamingo_med.memory import estimate_memory, format_memory
 from modeling_flamingo_med.run_folder import find_checkpoint, full_disk_named, say_changes, stages_before
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from processing.backends import context_length
 from processing.datasets import class_names, count_unseen, fingerprint
 from processing.datasets.overlap import QUICK, overlap, verdict
 from processing.errors import InputError, check_keys, check_types, run
@@ -154,7 +155,7 @@ def main() -> None:
         write_whole(Path(training_args.output_dir, "recipe.yaml"), as_yaml(settings))
         trainer.create_model_card()
         print(Path(training_args.output_dir, "summary.md").read_text())
-        print(f"best model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
+        print(f"model: {training_args.output_dir}; score it: python eval.py --model {training_args.output_dir}")
         lock.release()
     if training_args.push_to_hub:
         trainer.push_to_hub()
@@ -166,13 +167,16 @@ def memory_table(args: ModelArguments, training_args: FlamingoMedTrainingArgumen
         raise InputError(f"--estimate_memory needs the tokens of a question with its answer, such as 64, not {tokens}")
     with mistakes_named():
         vision, text = part_config(args.vision, "vision_config"), part_config(args.text, "text_config")
+    image_size = args.image_size or getattr(vision, "image_size", None)
+    if image_size is None:
+        raise InputError(f"a {vision.model_type} has no image size of its own; add --image_size 224")
     estimate = estimate_memory(
         vision,
         text,
         training_args,
         tokens=tokens,
         vocab_size=args.tokenizer["vocab_size"] if isinstance(args.tokenizer, dict) else text.vocab_size,
-        image_size=args.image_size or vision.image_size,
+        image_size=image_size,
         **{name: value for name, value in args.model.items() if name != "problem_type"},
     )
     return format_memory(estimate, training_args, tokens)
@@ -192,7 +196,7 @@ def build_processor(args: ModelArguments, train_rows: Dataset | IterableDataset)
     with mistakes_named():
         processor = FlamingoMedProcessor.from_vision_text_pretrained(vision, tokenizer, image_size=args.image_size)
     if not isinstance(args.text, str):
-        processor.tokenizer.model_max_length = args.text.max_position_embeddings
+        processor.tokenizer.model_max_length = context_length(args.text)
     return processor
 
 
@@ -235,7 +239,7 @@ def continue_from(
 
 def with_classes(config: dict, train_rows: Dataset | IterableDataset) -> dict:
     """Settings of the model, with the train split's classes where there is to be a head (problem_type)."""
-    if "problem_type" not in config:
+    if config.get("problem_type") is None:
         return config
     names = class_names(train_rows)
     if not names:

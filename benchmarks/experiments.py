@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from processing.errors import InputError, check_keys, run
-from processing.recipe import build_arguments, describe, override
+from processing.recipe import build_arguments, describe, override, read_recipe
 from processing.scoring.compare import differences, pair_rows
 from processing.scoring.predictions import read_predictions
 from processing.scoring.report import format_score
@@ -34,15 +34,21 @@ class ExperimentArguments:
 
     group: str = field(metadata={"help": "of experiments.yaml"})
     output_dir: str = field(default="runs/experiments", metadata={"help": "folder of all runs"})
-    only: list = field(default_factory=list, metadata={"help": "some of the group: --only [a, b]"})
+    only: list = field(default_factory=list, metadata={"help": "some of the group: --only '[a, b]'"})
     settings: dict = field(default_factory=dict, metadata={"help": "of train.py, for all: --settings.data_dir DIR"})
 
 
 def train_and_score(folder: Path, recipe: str, split: str, settings: dict) -> Path:
-    """Train and score one experiment where that is not done; returns the folder of its scores."""
+    """Train and score one experiment where that is not done; returns the folder of its scores.
+
+    Raises:
+        InputError: it was trained with other settings.
+    """
+    arguments = [part for name, value in settings.items() for part in (f"--{name}", yaml_line(value))]
     if not (folder / "recipe.yaml").is_file():  # written last
-        arguments = [part for name, value in settings.items() for part in (f"--{name}", yaml_line(value))]
         call("train.py", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
+    elif override(trained := read_recipe(folder / "recipe.yaml"), arguments) != trained:
+        raise InputError(f"{folder} was trained with other settings than {settings}; choose another --output_dir")
     scores = folder / "eval" / split
     if not (scores / "metrics.json").is_file():
         call("eval.py", "--model", folder, "--split", split, "--output_dir", scores)
@@ -62,29 +68,48 @@ def yaml_line(value: object) -> str:
     return yaml.safe_dump(value, default_flow_style=True, width=10**6).removesuffix("\n").removesuffix("\n...")
 
 
+def dotted(settings: dict) -> dict:
+    """Nested settings as `train.py` takes them, each by itself: a whole mapping would replace that of the recipe.
+
+    >>> dotted({"data_dir": "DIR", "model": {"resampler_depth": 2}})
+    {'data_dir': 'DIR', 'model.resampler_depth': 2}
+    """
+    flat = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{inner}": leaf for inner, leaf in dotted(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
 def slug(name: str) -> str:
     """A name of an experiment as one of a folder."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def table(results: dict[str, Path]) -> str:
+def table(results: dict[str, Path], reference: Path) -> str:
     """A row of Markdown for each experiment.
 
     Args:
-        results: name → folder of scores, the reference first.
+        results: name → folder of scores.
+        reference: such a folder, that the others are compared with where it is there.
     """
     lines = [
         "| | closed | open | all | blank images | difference to the first | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
-    reference = read_predictions(next(iter(results.values())) / "predictions.jsonl")
-    for number, (name, folder) in enumerate(results.items()):
+    known = (reference / "predictions.jsonl").is_file()
+    first = read_predictions(reference / "predictions.jsonl") if known else []
+    for name, folder in results.items():
         scores = json.loads((folder / "metrics.json").read_text())["scores"]
         found = {(s["condition"], s["subset"]): format_score(s) for s in scores if s["metric"] == "exact_match"}
         cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
-        pairs = pair_rows(reference, read_predictions(folder / "predictions.jsonl"), ("the reference", name))
-        (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
-        difference = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" if number else "-"
+        difference = "-"
+        if known and folder != reference:
+            pairs = pair_rows(first, read_predictions(folder / "predictions.jsonl"), ("the first", name))
+            (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
+            difference = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         minutes = json.loads((folder.parents[1] / "summary.json").read_text())["seconds"] / 60
         cells += [found.get(("blank_image", "all"), "-"), difference, f"{minutes:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -105,7 +130,7 @@ def main() -> None:
     for name, changes in group["experiments"].items():
         if args.only and name not in args.only:
             continue
-        settings = {**args.settings, **changes}
+        settings = {**dotted(args.settings), **changes}
         if "init_from" in settings:  # GROUP/NAME of another experiment
             earlier, _, experiment = settings["init_from"].partition("/")
             settings["init_from"] = str(Path(args.output_dir, earlier, slug(experiment)))
@@ -113,7 +138,8 @@ def main() -> None:
         results[name] = train_and_score(
             folder / slug(name), os.path.relpath(ROOT / group["recipe"]), group["split"], settings
         )
-    print(table(results))
+    first = next(iter(group["experiments"]))
+    print(table(results, folder / slug(first) / "eval" / group["split"]))
 
 
 if __name__ == "__main__":

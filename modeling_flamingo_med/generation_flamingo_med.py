@@ -60,7 +60,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
 
         Args:
             candidates: (s t) the same for all rows, or (b s t): token ids with `<EOC>` at the end, -100 on padding, as
-                `FlamingoMedProcessor.tokenize_answers` returns them.
+                `FlamingoMedProcessor.tokenize_answers` returns them; on any device.
             input_ids, attention_mask: (b t) prompts, padded on the left.
             images: pixel_values or what else `forward` takes in its place.
 
@@ -77,7 +77,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
             raise ValueError(f"candidates must be (s t) or ({b} s t), got {tuple(candidates.shape)}")
         if not attention_mask[:, -1].all():
             raise ValueError("prompts must be padded on the left, as a processor without answers does")
-        s = candidates.shape[1]
+        s, candidates = candidates.shape[1], candidates.to(input_ids.device)
         prompt = self(input_ids, attention_mask, use_cache=True, logits_to_keep=1, **images)
 
         candidates = rearrange(candidates, "b s t -> (b s) t")

@@ -77,7 +77,7 @@ def estimate_memory(
     """
     names = ("image_token_id", "eoq_token_id", "eos_token_id", "pad_token_id")
     ids = {name: vocab_size + i for i, name in enumerate(names)}
-    answer = min(args.max_new_tokens, tokens // 2)
+    answer = tokens - 1 if args.learn_questions else min(args.max_new_tokens, tokens // 2)
     autocast = torch.autocast("cpu", torch.bfloat16) if args.bf16 else nullcontext()
     with FakeTensorMode(), no_init_weights(), LiveBytes() as live:
         model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(

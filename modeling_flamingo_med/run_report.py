@@ -73,7 +73,7 @@ def plot_curves(history: LogHistory, path: Path) -> None:
 
 
 def summary(args: TrainingArguments, state: TrainerState, resumed: bool) -> dict:
-    """How long, on what, how it ended, and the scores of the best model on validation.
+    """How long, on what, how it ended, and the scores of the model that is kept on validation.
 
     Args:
         args, state: of the training.
@@ -90,7 +90,8 @@ def summary(args: TrainingArguments, state: TrainerState, resumed: bool) -> dict
     evaluations = [entry for entry in history if "eval_exact_match" in entry]
     validation = None
     if evaluations:
-        best = next((e for e in evaluations if e["step"] == state.best_global_step), evaluations[-1])
+        kept = state.best_global_step if args.load_best_model_at_end else state.global_step
+        best = next((e for e in evaluations if e["step"] == kept), evaluations[-1])
         validation = {
             "step": best["step"],
             "loss": best["eval_loss"],

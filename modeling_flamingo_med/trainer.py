@@ -61,7 +61,8 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
     )
     learn_questions: bool = field(
-        default=False, metadata={"help": "learn to write the questions too, not the answers alone"}
+        default=False,
+        metadata={"help": "learn to write the questions too; the loss on validation is that of answers alone"},
     )
     packing: bool = field(
         default=True, metadata={"help": "put the questions of a training batch end to end, without padding"}
@@ -92,6 +93,10 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+        if self.label_smoothing_factor:  # Trainer would smooth towards tokens that have not been shifted
+            raise InputError(
+                "label_smoothing_factor is for other models; a head has model.classification_label_smoothing"
+            )
         if self.hub_token is not None:  # run.json and recipe.yaml hold all settings
             raise InputError("hub_token is a secret, not a setting; run `hf auth login`, or set HF_TOKEN")
 
@@ -132,6 +137,8 @@ class FlamingoMedTrainer(Pushing, Trainer):
         streams = isinstance(train_dataset, IterableDataset)
         if streams and args.max_steps <= 0:
             raise InputError("a streamed data set has no length, so say how long to train: --max_steps 10000")
+        if args.learn_questions and model.config.num_labels:
+            raise InputError("learn_questions leaves no prompt, at whose end a head reads; train one or the other")
         if args.packing and model.config.resampler_max_images:
             raise InputError("this model numbers the images of a row, so rows cannot be packed: --packing false")
         model.generation_config.max_new_tokens = args.max_new_tokens

@@ -69,8 +69,8 @@ def stream_answers(
         processor: its processor.
         rows: a list of dicts, or a `datasets.Dataset`, with image, image_id and question.
         indices: the rows to be answered; all by default.
-        batch_size: questions at a time, halved where they do not fit; "auto" for as many as fit. The answers do not
-            depend on it.
+        batch_size: questions whose images are read at a time, halved where they do not fit; "auto" for as many as fit.
+            The answers do not depend on it.
         blank_images: hide the images from the model.
         images_from: for each row the number of the row whose image it is shown; its own by default.
         candidates: for each row answers whose likelihood is asked for, of a model of ours.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import PreTrainedModel, ProcessorMixin
+from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
 from processing.collator import FlamingoMedCollator
 from processing.datasets import images_of
@@ -22,6 +22,11 @@ ALIKE = 32  # questions that are padded to one length
 NEW_TOKENS = 32  # of a model whose generation configuration sets no number
 GREY_SIDE = 448
 MOST_SCORED_CLASSES = 100  # beyond, classes are answers, most with a row or two, of which a mean AUROC says little
+
+
+def context_length(text: PreTrainedConfig) -> int:
+    """The most tokens that a decoder reads, by its configuration."""
+    return text.max_seq_len if text.model_type == "mpt" else text.max_position_embeddings
 
 
 @dataclass(frozen=True)
@@ -44,13 +49,13 @@ class Answer:
     candidates: dict[str, float] | None = None
     class_scores: list[float] | None = None
 
-    @property
-    def candidate_confidence(self) -> float | None:
+    def candidate_confidence(self, temperature: float = 1.0) -> float | None:
         """Probability of the answer among the candidates, 0 where it is none of them; None without candidates."""
         if self.candidates is None:
             return None
         names = [name.strip().lower() for name in self.candidates]
-        probabilities = torch.tensor(list(self.candidates.values()), dtype=torch.float64).softmax(0).tolist()
+        likelihoods = torch.tensor(list(self.candidates.values()), dtype=torch.float64)
+        probabilities = (likelihoods / temperature).softmax(0).tolist()
         return dict(zip(names, probabilities, strict=True)).get(self.text.strip().lower(), 0.0)
 
 
@@ -107,8 +112,7 @@ class FlamingoMedBackend:
 
     def check_room(self, prompt: int) -> None:
         """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
-        text = self.model.config.get_text_config()
-        context = text.max_seq_len if text.model_type == "mpt" else text.max_position_embeddings
+        context = context_length(self.model.config.get_text_config())
         longest = self.model.generation_config.max_new_tokens or NEW_TOKENS
         if prompt + longest > context:
             raise InputError(

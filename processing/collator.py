@@ -56,7 +56,7 @@ class FlamingoMedCollator:
         number = {image_id: i for i, image_id in enumerate(studies)}
         if self.blank_images:  # they are all the same one
             first = rows[0]["image_id"]
-            images = self.pixels({first: studies[first]})
+            images = self.pixels({first: {**studies[first], "more_images": []}})
             images["pixel_values"].zero_()  # after normalisation: the mean colour
             number = dict.fromkeys(studies, 0)
         elif self.features is not None:
@@ -89,13 +89,16 @@ class FlamingoMedCollator:
         return {"image_features": padded, "frame_mask": (torch.arange(counts.max()) < counts[:, None]).unsqueeze(1)}
 
     def class_labels(self, rows: Sequence[dict]) -> Tensor:
-        """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or (b c) of 0 and 1."""
+        """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or, of several classes,
+        (b c) of 0 and 1, -100 where a row has no label."""
         known = [[self.label2id[name] for name in row["label"] if name in self.label2id] for row in rows]
         if not self.multi_label:
             return torch.tensor([ids[0] if ids else -100 for ids in known])
         classes = torch.zeros(len(rows), len(self.label2id))
-        for row, ids in enumerate(known):
-            classes[row, ids] = 1.0
+        for target, row, ids in zip(classes, rows, known, strict=True):
+            target[ids] = 1.0
+            if not row["label"]:
+                target[:] = -100.0
         return classes
 
 

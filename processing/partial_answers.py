@@ -59,11 +59,6 @@ class PartialAnswers:
         """End writing."""
         self.file.close()
 
-    def remove(self) -> None:
-        """Delete the files of this condition."""
-        for path in self.folder.glob(f"{self.condition}-*.jsonl"):
-            path.unlink()
-
     def _header(self) -> dict[str, str]:
         return {"condition": self.condition, "fingerprint": self.fingerprint}
 

@@ -119,14 +119,14 @@ def read_mapping(path: str) -> dict[str, Any]:
 def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -> dict[str, Any]:
     """Settings changed by `--name value` pairs; a dot enters a mapping, and a name alone stands for true.
 
-    Values are read as YAML, but those of the dataclasses' plain texts are taken as they are: a question may hold a
-    colon.
+    Values are read as YAML, but those of the dataclasses' texts are taken as they are (null aside, where there may be
+    none): a question may hold a colon, a revision be 1.0.
 
     >>> override({"seed": 0, "model": {"resampler_depth": 2}}, ["--seed", "1", "--model.resampler_depth", "6"])
     {'seed': 1, 'model': {'resampler_depth': 6}}
     """
     settings = deepcopy(settings)
-    texts = {f"--{name}" for kind in kinds for name, hint in get_type_hints(kind).items() if hint is str}
+    hints = {f"--{name}": hint for kind in kinds for name, hint in get_type_hints(kind).items()}
     position = 0
     while position < len(arguments):
         name, equals, text = arguments[position].partition("=")
@@ -139,7 +139,8 @@ def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -
                 text = arguments[position]
                 position += 1
         try:
-            value = text if name in texts else yaml.load(text, _Loader)
+            plain = hints.get(name) is str or (hints.get(name) == (str | None) and text != "null")
+            value = text if plain else yaml.load(text, _Loader)
         except yaml.YAMLError:
             value = text
         *path, last = name[2:].split(".")

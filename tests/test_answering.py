@@ -130,13 +130,15 @@ def test_candidates_are_scored(make_model, processor, rows):
     inputs = processor(images=rows[2]["image"], text=rows[2]["question"])
     alone = model.score_answers(processor.tokenize_answers(CANDIDATES[2]), **inputs)[0].tolist()
     assert list(answers[2].candidates.values()) == pytest.approx(alone, abs=1e-4)
-    assert answers[1].candidate_confidence is None
+    assert answers[1].candidate_confidence() is None
 
 
 def test_confidence_among_candidates():
     candidates = {"Yes": math.log(0.3), "no": math.log(0.1)}
-    assert Answer(" yes ", 0.9, candidates=candidates).candidate_confidence == pytest.approx(0.75)
-    assert Answer("maybe", 0.9, candidates=candidates).candidate_confidence == 0.0
+    assert Answer(" yes ", 0.9, candidates=candidates).candidate_confidence() == pytest.approx(0.75)
+    assert Answer("maybe", 0.9, candidates=candidates).candidate_confidence() == 0.0
+    flat = Answer("yes", 0.9, candidates=candidates).candidate_confidence(temperature=1e6)
+    assert flat == pytest.approx(1 / len(candidates), abs=1e-3)
 
 
 TEMPLATE = """{% for message in messages %}USER: {% for block in message.content %}
@@ -205,6 +207,16 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(make_model, pro
         probabilities = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits.softmax(-1)
     steps = [probabilities[0, t - 1, ids[0, t]].item() for t in range(start, ids.shape[1])]
     assert answer.confidence == pytest.approx(torch.tensor(steps).log().mean().exp().item(), rel=1e-4)
+
+
+def test_blank_images_of_studies_do_not_depend_on_the_batch(make_model, processor, rows):
+    model = make_model(resampler_max_frames=2)
+    rows = [{**row, "image": row["image"], "image_id": f"{n}"} for n, row in enumerate(rows)]
+    rows[0]["more_images"] = [rows[1]["image"]]
+    together = answer_questions(model, processor, rows, blank_images=True)
+    alone = answer_questions(model, processor, rows, blank_images=True, batch_size=1)
+    assert [a.text for a in together] == [a.text for a in alone]
+    assert [a.confidence for a in together] == pytest.approx([a.confidence for a in alone], abs=1e-5)
 
 
 def test_blank_images_are_all_the_same(make_model, processor, rows):

@@ -57,7 +57,7 @@ def run_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     data = ["--data_dir", folder / "data", *FEW]
     output = door("train.py", "recipes/phantom.yaml", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
-    assert "cross_attn" in output and "best model" in output
+    assert "cross_attn" in output and "score it: python eval.py" in output
     assert "overlap of train and validation: disjoint by image" in output
     assert json.loads((folder / "run" / "overlap.json").read_text())["shared"]["image_id"]["rows_b"] == 0
     assert "Not evaluated yet" in (folder / "run" / "README.md").read_text("utf-8")
@@ -174,6 +174,7 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, inside):
     metrics, (line,) = read_evaluation(tmp_path / "eval")
     assert metrics["scores"] == [] and line["prediction"] and "exact_match" not in line
     assert not (tmp_path / "eval" / "report").exists()
+    assert (tmp_path / "eval" / "submission.txt").read_text() == f"synpic2|{line['prediction']}\n"
 
 
 def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, inside):

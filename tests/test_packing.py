@@ -23,6 +23,7 @@ def rows(images):
 
 def collate(processor, rows, **options):
     names = {name: n for n, name in enumerate(sorted({row["answer"] for row in rows}))}
+    names = {} if options.get("learn_questions") else names  # which does not go with a head
     return FlamingoMedCollator(processor, answers=True, label2id=names, **options)(rows)
 
 
@@ -52,7 +53,7 @@ def test_packed_equals_padded(processor, rows, name, use_image, learn_questions)
         **processor.token_ids,
         **SMALL,
         cross_attn_gate_init=0.5,
-        num_labels=5,
+        num_labels=0 if learn_questions else 5,
         use_image_embeddings=use_image,
     ).eval()
     results = []
@@ -60,11 +61,12 @@ def test_packed_equals_padded(processor, rows, name, use_image, learn_questions)
         outputs = model(**collate(processor, rows, packed=packed, learn_questions=learn_questions))
         outputs.loss.backward()
         gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
-        results.append((outputs.loss.detach(), outputs.class_logits.detach(), gradients))
+        results.append((outputs.loss.detach(), outputs.class_logits, gradients))
         model.zero_grad()
     (loss, classes, gradients), (packed_loss, packed_classes, packed_gradients) = results
     torch.testing.assert_close(packed_loss, loss, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(packed_classes, classes, atol=1e-4, rtol=1e-4)
+    if not learn_questions:
+        torch.testing.assert_close(packed_classes, classes, atol=1e-4, rtol=1e-4)
     assert gradients.keys() == packed_gradients.keys()
     for key, gradient in gradients.items():
         torch.testing.assert_close(packed_gradients[key], gradient, atol=1e-4, rtol=1e-3)

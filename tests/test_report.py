@@ -97,9 +97,9 @@ def test_confidence_among_candidates_and_at_a_temperature(rows, answers):
         replace(answer, candidates={"yes": -0.5, "no": -1.0}) if kind == "closed" else answer
         for answer, kind in zip(answers, rows["answer_type"], strict=True)
     ]
-    scores = score_confidence(rows, asked, Calibration(2.0))
+    scores = score_confidence(rows, asked, Calibration(2.0, 4.0))
     which = {s["signature"].split("confidence:")[1] for s in scores if s["subset"] == "closed"}
-    ends = ("token_mean", "candidates", "token_mean,temperature:2.000")
+    ends = ("token_mean", "candidates", "token_mean,temperature:2.000", "candidates,temperature:4.000")
     assert which == {f"{end}|resamples:1000" for end in ends}
     assert not any("candidates" in s["signature"] for s in scores if s["subset"] != "closed")
     ece = {s["signature"]: s["value"] for s in scores if (s["metric"], s["subset"]) == ("ece", "all")}

@@ -163,6 +163,22 @@ def test_head_learns_from_the_rows_labels(make_model, processor, phantom, tmp_pa
     assert trainer.evaluate()["eval_loss"] > 0
 
 
+def test_what_does_not_go_with_a_head(make_model, processor, phantom, tmp_path):
+    model = make_model(id2label=dict(enumerate(class_names(phantom))))
+    with pytest.raises(InputError, match="learn_questions leaves no prompt"):
+        train(model, processor, phantom, tmp_path, learn_questions=True)
+    with pytest.raises(InputError, match="label_smoothing_factor is for other models"):
+        train(model, processor, phantom, tmp_path, label_smoothing_factor=0.1)
+
+
+def test_rows_without_a_label_teach_a_head_nothing(processor, phantom):
+    rows = [{**phantom[0], "label": ["a"]}, {**phantom[1], "label": ["other"]}, {**phantom[2], "label": []}]
+    options = {"answers": True, "label2id": {"a": 0, "b": 1}}
+    assert FlamingoMedCollator(processor, **options)(rows)["class_labels"].tolist() == [0, -100, -100]
+    several = FlamingoMedCollator(processor, **options, multi_label=True)(rows)["class_labels"]
+    assert several.tolist() == [[1, 0], [0, 0], [-100, -100]]
+
+
 def test_head_does_not_depend_on_accumulation(make_model, processor, phantom, tmp_path):
     losses = []
     for batch, steps in ((12, 1), (3, 4)):

@@ -70,11 +70,11 @@ def ask(
     try:
         prompt = processor.render(question, examples=[(asked, answer) for _, asked, answer in examples])
         tokens = processor.tokenize([prompt])
-    except ValueError as error:
+        FlamingoMedBackend(model, processor).check_room(tokens["input_ids"].shape[1])
+        pixels = processor.pixels([[*(shown for shown, _, _ in examples), image]])["pixel_values"]
+        latents = model.encode_images(pixels.to(model.device, model.dtype))
+    except ValueError as error:  # a text that cannot be asked, or more images than the model takes
         raise InputError(str(error)) from None
-    FlamingoMedBackend(model, processor).check_room(tokens["input_ids"].shape[1])
-    pixels = processor.pixels([[*(shown for shown, _, _ in examples), image]])["pixel_values"]
-    latents = model.encode_images(pixels.to(model.device, model.dtype))
     batch = {**{name: value.to(model.device) for name, value in tokens.items()}, "image_latents": latents}
     text, confidence = generate(model, processor, batch)[0]
     answer = Answer(text, calibration.confidence(confidence) if calibration else confidence)
@@ -106,7 +106,7 @@ def _classes(model: PreTrainedModel, batch: dict[str, Tensor]) -> list[Option]:
     logits = model(**batch, logits_to_keep=1).class_logits[0].float()
     independent = model.config.problem_type == "multi_label_classification"
     probabilities = logits.sigmoid() if independent else logits.softmax(-1)
-    return _sorted(model.config.id2label.values(), probabilities.tolist())
+    return _sorted([model.config.id2label[i] for i in range(model.config.num_labels)], probabilities.tolist())
 
 
 def _sorted(texts: Sequence[str], probabilities: Sequence[float]) -> list[Option]:

@@ -31,11 +31,17 @@ def build_page(assistant: Assistant) -> tuple[gr.Blocks, str]:
     """The page of one model, and its CSS."""
     drawn = draw_examples()
 
-    def forget(request: gr.Request) -> None:
+    def forget(session: Session) -> None:
+        """Drop all that gradio keeps of a page: besides the session, what it has shown, pictures too."""
+        kept = page.state_holder.session_data
+        for key in [key for key, state in kept.items() if any(one is session for one in state.state_data.values())]:
+            kept.pop(key, None)
+
+    def close(request: gr.Request) -> None:
         page.state_holder.delete_state(request.session_hash)  # of itself, gradio would keep it for an hour
 
     with gr.Blocks(title="Ask a medical image", analytics_enabled=False, delete_cache=(60, 60)) as page:
-        session = gr.State(Session(), time_to_live=FORGET_AFTER)
+        session = gr.State(Session(), time_to_live=FORGET_AFTER, delete_callback=forget)
         gr.HTML(fragments.header(assistant.description["name"]))
         with gr.Row():
             with gr.Column(scale=6, min_width=320):
@@ -43,11 +49,11 @@ def build_page(assistant: Assistant) -> tuple[gr.Blocks, str]:
             with gr.Column(scale=5, min_width=320):
                 asked = _question_side()
                 few_shot = _few_shot_panel()
-        _connect_image(session, image, asked["answer"], drawn)
-        _connect_question(session, image, asked, assistant)
+        _connect_image(session, image, asked["answer"], few_shot["list"], drawn)
+        _connect_question(session, image, asked, few_shot["list"], assistant)
         _connect_few_shot(session, few_shot)
         page.load(None, js=ANNOUNCE_ANSWERS)
-        page.unload(forget)
+        page.unload(close)
     return page, _style(drawn)
 
 
@@ -106,22 +112,25 @@ def _few_shot_panel() -> dict:
     return part
 
 
-def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[str, Image.Image]) -> None:
+def _connect_image(
+    session: gr.State, image: dict, answer: gr.HTML, few_shot: gr.HTML, drawn: dict[str, Image.Image]
+) -> None:
     changed = [session, image["viewer"], answer, image["problem"]]
-    controls = [image[name] for name in ("frame", "window", "center", "width")]
+    controls = [few_shot, *(image[name] for name in ("frame", "window", "center", "width"))]
 
     def show(state: Session, upload: Upload | None, problem: str = "") -> list:
         state.show(upload)
         viewer = fragments.viewer(upload) if upload else fragments.EMPTY_VIEWER
+        changes = [state, viewer, fragments.NO_ANSWER, problem, fragments.examples(state.examples)]
         number, frames = (upload.frame + 1, upload.frames) if upload else (1, 1)
         frame = gr.Slider(value=number, maximum=max(frames, 2), visible=frames > 1)
         grey = upload.grey if upload else None
         if grey is None:
-            return [state, viewer, fragments.NO_ANSWER, problem, frame, gr.Row(visible=False), gr.skip(), gr.skip()]
+            return [*changes, frame, gr.Row(visible=False), gr.skip(), gr.skip()]
         middle, extent = upload.window or (grey.center, grey.width)
         center = gr.Slider(minimum=min(grey.lowest, middle), maximum=max(grey.highest, middle), value=middle)
         width = gr.Slider(maximum=max(grey.highest - grey.lowest, extent), value=extent)
-        return [state, viewer, fragments.NO_ANSWER, problem, frame, gr.Row(visible=True), center, width]
+        return [*changes, frame, gr.Row(visible=True), center, width]
 
     def take(state: Session, path: str) -> list:
         try:
@@ -169,12 +178,13 @@ def _connect_image(session: gr.State, image: dict, answer: gr.HTML, drawn: dict[
         slider.input(set_window, [session, image["center"], image["width"]], changed, **live)
 
 
-def _connect_question(session: gr.State, image: dict, asked: dict, assistant: Assistant) -> None:
-    def answer(state: Session, question: str) -> tuple[Session, str]:
+def _connect_question(session: gr.State, image: dict, asked: dict, few_shot: gr.HTML, assistant: Assistant) -> None:
+    def answer(state: Session, question: str) -> tuple[Session, str, str]:
+        examples = fragments.examples(state.examples)  # those on the page may be forgotten by now
         try:
-            return state, assistant.answer(state, question)
+            return state, assistant.answer(state, question), examples
         except InputError as error:
-            return state, fragments.error(str(error))
+            return state, fragments.error(str(error)), examples
 
     explanation = {
         "fn": assistant.explain,
@@ -184,7 +194,8 @@ def _connect_question(session: gr.State, image: dict, asked: dict, assistant: As
         **ON_MODEL,
     }
     triggers = [asked["ask"].click, asked["question"].submit]
-    gr.on(triggers, answer, [session, asked["question"]], [session, asked["answer"]], **ON_MODEL).then(**explanation)
+    outputs = [session, asked["answer"], few_shot]
+    gr.on(triggers, answer, [session, asked["question"]], outputs, **ON_MODEL).then(**explanation)
     image["method"].input(**explanation)
     image["opacity"].input(None, image["opacity"], js=SET_OPACITY, api_visibility="private")
     for button, question in zip(asked["suggestions"], QUESTIONS, strict=True):

@@ -157,6 +157,6 @@ def load_classifier(name: str, question: str) -> Classifier:
             return ImageClassifier(model, AutoImageProcessor.from_pretrained(name, backend="pil"))
     except InputError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise InputError(f"no image classifier at {name}: {str(error).splitlines()[0]}") from None
     return HeadClassifier(*load_model(name), question)

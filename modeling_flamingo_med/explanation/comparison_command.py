@@ -18,7 +18,7 @@ from processing.recipe import build_with_data
 class ComparisonArguments:
     """Which models, on what, and where the page goes."""
 
-    models: list[str] = field(metadata={"help": "folders or Hub ids of the models: [runs/a, runs/b]"})
+    models: list[str] = field(metadata={"help": "folders or Hub ids of the models: '[runs/a, runs/b]'"})
     output_dir: str = field(metadata={"help": "folder of comparison.html and comparison.png"})
     recipe: str | None = field(
         default=None, metadata={"help": "recipe that names the data set; the first model's if unset"}
@@ -29,7 +29,7 @@ class ComparisonArguments:
 
     def __post_init__(self):
         if not self.models:
-            raise InputError("no model given; write them as --models [runs/a, runs/b]")
+            raise InputError("no model given; write them as --models '[runs/a, runs/b]'")
         if self.limit < 1:
             raise InputError(f"limit is at least 1, got {self.limit}")
         check_keys([self.method], METHODS, "method")

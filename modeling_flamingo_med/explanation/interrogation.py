@@ -246,8 +246,9 @@ def sentence(finding: Finding, min_confidence: float) -> str:
         return f"{said}, but the VQA model contradicts: {_quote(replies)}. One of them is wrong; look at the image."
     presence = finding.replies[0]
     if finding.verdict == AGREEMENT:
-        sure = [reply for reply in finding.replies if reply.confidence >= min_confidence]
-        unsure = [f"“{reply.wordings[0]}”" for reply in finding.replies if reply.confidence < min_confidence]
+        others = finding.replies[1:]
+        sure = [presence, *(reply for reply in others if reply.confidence >= min_confidence)]
+        unsure = [f"“{reply.wordings[0]}”" for reply in others if reply.confidence < min_confidence]
         doubts = f"; it is undecided about {', '.join(unsure)}" if unsure else ""
         return f"{said}, and the VQA model agrees: {_quote(sure)}{doubts}."
     if max(finding.probability, 1 - finding.probability) < min_confidence:

@@ -29,7 +29,7 @@ FEATURES = Features(
         "organ": Value(
             "string"
         ),  # or body region that the image shows, lower case; "" where the data set does not say
-        "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where it has none
+        "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where they are unknown
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split
     }

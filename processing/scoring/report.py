@@ -144,7 +144,7 @@ def write_predictions(
             line["organ"] = row["organ"]
         line |= {"prediction": answer.text, "confidence": answer.confidence}
         if answer.candidates is not None:
-            line |= {"candidate_confidence": answer.candidate_confidence, "candidates": answer.candidates}
+            line |= {"candidate_confidence": answer.candidate_confidence(), "candidates": answer.candidates}
         if answer.classes is not None:
             line |= {"class_prediction": ", ".join(answer.classes), "class_confidence": answer.class_confidence}
         for scorer in scorers if row["answers"] else ():

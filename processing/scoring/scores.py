@@ -172,10 +172,14 @@ def confidences_of(
         return {}
     found = {"token_mean": np.array([answer.confidence for _, answer in pairs])}
     if all(answer.candidates for _, answer in pairs):
-        found["candidates"] = np.array([answer.candidate_confidence for _, answer in pairs])
-    if calibration is not None:
-        temperature = calibration.answer_temperature
-        found[f"token_mean,temperature:{temperature:.3f}"] = calibration.confidence(found["token_mean"])
+        found["candidates"] = np.array([answer.candidate_confidence() for _, answer in pairs])
+    if calibration is None:
+        return found
+    temperature = calibration.answer_temperature
+    found[f"token_mean,temperature:{temperature:.3f}"] = calibration.confidence(found["token_mean"])
+    if "candidates" in found and (temperature := calibration.candidate_temperature):
+        tempered = [answer.candidate_confidence(temperature) for _, answer in pairs]
+        found[f"candidates,temperature:{temperature:.3f}"] = np.array(tempered)
     return found
 
 
