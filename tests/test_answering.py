@@ -16,13 +16,14 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    MptConfig,
     OPTConfig,
     pipeline,
     set_seed,
 )
 
 from processing.answering import answer_questions, load_model
-from processing.backends import INSTRUCTION, Answer, FlamingoMedBackend, make_backend
+from processing.backends import INSTRUCTION, Answer, FlamingoMedBackend, context_length, make_backend
 from processing.errors import InputError
 from tests.conftest import QUESTIONS, TEXT, VISION
 
@@ -207,6 +208,11 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(make_model, pro
         probabilities = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits.softmax(-1)
     steps = [probabilities[0, t - 1, ids[0, t]].item() for t in range(start, ids.shape[1])]
     assert answer.confidence == pytest.approx(torch.tensor(steps).log().mean().exp().item(), rel=1e-4)
+
+
+def test_context_length():
+    assert context_length(MptConfig(max_seq_len=77)) == 77
+    assert context_length(OPTConfig(max_position_embeddings=88)) == 88
 
 
 def test_blank_images_of_studies_do_not_depend_on_the_batch(make_model, processor, rows):

@@ -78,8 +78,10 @@ def test_what_changes_it():
     whole = estimate_memory(VISION, TEXT, arguments(), **SHAPE)
     half = estimate_memory(VISION, TEXT, arguments(bf16=True), **SHAPE)
     again = estimate_memory(VISION, TEXT, arguments(gradient_checkpointing=True), **SHAPE)
+    asked = estimate_memory(VISION, TEXT, arguments(learn_questions=True), **SHAPE)
     new = estimate_memory(VISION, TEXT, arguments(), train_embeddings="new", **SHAPE)
     assert half["activations"] < 0.75 * whole["activations"]
+    assert asked["activations"] > 1.05 * whole["activations"]
     assert again["activations"] < 0.75 * whole["activations"]
     assert whole["gradients"] - new["gradients"] == pytest.approx(20000 * 512 * 4, rel=0.01)
     assert whole["optimizer"] == pytest.approx(2 * whole["gradients"], rel=0.01)

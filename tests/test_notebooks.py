@@ -60,5 +60,5 @@ def test_quickstart(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_finetune(tmp_path, monkeypatch):
     shown = execute("finetune", tmp_path, monkeypatch)
-    assert "training and" in shown["train"] and "best model" in shown["train"]
+    assert "training and" in shown["train"] and "score it: python eval.py" in shown["train"]
     assert "exact_match|v1" in shown["report"] and "'blank_image': 0." in shown["report"]
