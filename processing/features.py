@@ -10,6 +10,7 @@ import datasets
 import torch
 from accelerate import PartialState
 from datasets import Dataset
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -23,6 +24,7 @@ from processing.provenance import hash_weights
 
 ENCODED_AT_ONCE = 32
 IMAGES_A_FILE = 1024
+OF_SAVING = ("auto_map", "processor_class")  # settings of an image processor that change no pixel
 
 
 class ImageFeatures:
@@ -30,7 +32,7 @@ class ImageFeatures:
 
     The folder's name is a fingerprint of the encoder's weights, of the features that are taken of it and of the image
     preprocessing: a change of any makes another folder. Images with the same bytes stand in it once. Any number of
-    processes may read; `add` is for one of them.
+    processes may read and add, and no file is ever changed; what two add at once is computed twice.
 
     Args:
         model: has `vision_encoder` and `image_features`.
@@ -111,12 +113,16 @@ class ImageFeatures:
                 self._write([content for content, _ in part], torch.cat(features))
 
     def _write(self, contents: list[str], features: Tensor) -> None:
-        """One more file, and then the index, so that what the index names is there."""
-        number = max((number for number, _ in self.index.values()), default=-1) + 1
+        """One more file, and then the index, so that what the index names is there; by one process at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features.contiguous()}, self.folder / f"{number:05d}.safetensors")
-        self.index |= {content: [number, row] for row, content in enumerate(contents)}
-        write_json(self.folder / "index.json", {"index": self.index, "contents": self.contents})
+        with FileLock(self.folder / ".lock"):
+            known = self.contents
+            self.refresh()  # to what others have added meanwhile
+            self.contents |= known
+            number = max((number for number, _ in self.index.values()), default=-1) + 1
+            save_file({"features": features.contiguous()}, self.folder / f"{number:05d}.safetensors")
+            self.index |= {content: [number, row] for row, content in enumerate(contents)}
+            write_json(self.folder / "index.json", {"index": self.index, "contents": self.contents})
 
 
 def store_features(
@@ -141,5 +147,6 @@ def store_features(
 def fingerprint(model: PreTrainedModel, processor: FlamingoMedProcessor) -> str:
     """Hash of all that features depend on."""
     taken = [model.config.vision_feature_layer, model.config.vision_feature_select]
-    parts = [hash_weights(model.vision_encoder), taken, processor.image_processor.to_dict()]
+    settings = {name: value for name, value in processor.image_processor.to_dict().items() if name not in OF_SAVING}
+    parts = [hash_weights(model.vision_encoder), taken, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

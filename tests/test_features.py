@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.answering import answer_questions
+from processing.answering import answer_questions, load_model
 from processing.collator import FlamingoMedCollator
 from processing.datasets import load_split
-from processing.features import ImageFeatures
+from processing.features import ImageFeatures, fingerprint
 from tests.test_generation import count_calls
 
 
@@ -65,6 +65,27 @@ def test_a_changed_encoder_or_size_is_another_store(make_model, processor, rows,
     other.image_processor.size = {"height": 64, "width": 64}
     folders.add(ImageFeatures(make_model(), other, tmp_path).folder)
     assert len(folders) == 4
+
+
+def test_a_saved_model_finds_what_its_training_has_stored(make_model, processor, tmp_path):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    loaded = load_model(str(tmp_path))
+    assert fingerprint(*loaded) == fingerprint(model, processor)
+
+
+def test_two_that_add_at_once_keep_what_the_other_adds(make_model, processor, rows, tmp_path):
+    model = make_model()
+    first, second = (ImageFeatures(model, processor, tmp_path) for _ in range(2))
+    ids = rows.unique("image_id")
+    parts = [rows.filter(lambda row, half=half: row["image_id"] in half) for half in (ids[:4], ids[4:])]
+    first.add_rows(model, processor, parts[0], progress=False)
+    second.add_rows(model, processor, parts[1], progress=False)  # does not know of the first
+    both, expected = ImageFeatures(model, processor, tmp_path), store(model, processor, rows, tmp_path / "alone")
+    assert len(both) == len(ids)
+    for image in rows["image"]:
+        torch.testing.assert_close(both[image], expected[image])
 
 
 def test_a_changed_file_is_encoded_again(make_model, processor, rows, tmp_path):
