@@ -320,6 +320,7 @@ def test_nothing_is_cut_off_on_a_phone(scheme, open_page):
     page.get_by_label("Question", exact=True).fill(QUESTIONS[0])
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#answer .card")).to_be_visible()
+    page.evaluate("document.querySelector('.top code').textContent = 'models/'.repeat(20)")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
