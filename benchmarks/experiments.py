@@ -96,24 +96,34 @@ def table(results: dict[str, Path], reference: Path) -> str:
         reference: such a folder, that the others are compared with where it is there.
     """
     lines = [
-        "| | closed | open | all | blank images | difference to the first | minutes |",
-        "|---|---|---|---|---|---|---|",
+        "| | closed | open | all | blank images | less blank, paired | less the first, paired | minutes |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     known = (reference / "predictions.jsonl").is_file()
     first = read_predictions(reference / "predictions.jsonl") if known else []
     for name, folder in results.items():
-        scores = json.loads((folder / "metrics.json").read_text())["scores"]
-        found = {(s["condition"], s["subset"]): format_score(s) for s in scores if s["metric"] == "exact_match"}
+        metrics = json.loads((folder / "metrics.json").read_text())
+        scores = [s for s in metrics["scores"] if s["metric"] == "exact_match"]
+        found = {(s["condition"], s["subset"]): format_score(s) for s in scores}
         cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
-        difference = "-"
+        less_blank, less_first = signed(metrics["meta"]["model_minus_blank_image"]), "-"
         if known and folder != reference:
             pairs = pair_rows(first, read_predictions(folder / "predictions.jsonl"), ("the first", name))
             (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
-            difference = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+            less_first = signed(row)
         minutes = json.loads((folder.parents[1] / "summary.json").read_text())["seconds"] / 60
-        cells += [found.get(("blank_image", "all"), "-"), difference, f"{minutes:.0f}"]
+        cells += [found.get(("blank_image", "all"), "-"), less_blank, less_first, f"{minutes:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def signed(difference: dict) -> str:
+    """A difference and its interval.
+
+    >>> signed({"value": 0.1, "low": -0.02, "high": 0.2})
+    '+0.100 [-0.020, +0.200]'
+    """
+    return f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
 def main() -> None:
