@@ -20,7 +20,7 @@ import yaml
 
 from processing.errors import InputError, check_keys, run
 from processing.recipe import build_arguments, describe, override, read_recipe
-from processing.scoring.compare import differences, pair_rows
+from processing.scoring.compare import differences, format_difference, pair_rows
 from processing.scoring.predictions import read_predictions
 from processing.scoring.report import format_score
 
@@ -106,24 +106,15 @@ def table(results: dict[str, Path], reference: Path) -> str:
         scores = [s for s in metrics["scores"] if s["metric"] == "exact_match"]
         found = {(s["condition"], s["subset"]): format_score(s) for s in scores}
         cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
-        less_blank, less_first = signed(metrics["meta"]["model_minus_blank_image"]), "-"
+        less_blank, less_first = format_difference(metrics["meta"]["model_minus_blank_image"]), "-"
         if known and folder != reference:
             pairs = pair_rows(first, read_predictions(folder / "predictions.jsonl"), ("the first", name))
             (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
-            less_first = signed(row)
+            less_first = format_difference(row)
         minutes = json.loads((folder.parents[1] / "summary.json").read_text())["seconds"] / 60
         cells += [found.get(("blank_image", "all"), "-"), less_blank, less_first, f"{minutes:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def signed(difference: dict) -> str:
-    """A difference and its interval.
-
-    >>> signed({"value": 0.1, "low": -0.02, "high": 0.2})
-    '+0.100 [-0.020, +0.200]'
-    """
-    return f"{difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]"
 
 
 def main() -> None:

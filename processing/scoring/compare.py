@@ -1,7 +1,7 @@
 """Two predictions.jsonl files of the same rows: how far apart their scores are, and how sure that is."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from processing.errors import InputError
@@ -140,7 +140,17 @@ def _table(rows: list[dict]) -> list[str]:
     width = max(len(name) for name in ("subset", *(row["subset"] for row in rows)))
     lines = [f"{'subset':<{width}}  {'n':>6}  {'a':>6}  {'b':>6}   b - a"]
     for row in rows:
-        interval = "[-]" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        values = f"{row['first']:6.3f}  {row['second']:6.3f}  {row['value']:+.3f} {interval}"
+        values = f"{row['first']:6.3f}  {row['second']:6.3f}  {format_difference(row)}"
         lines.append(f"{row['subset']:<{width}}  {row['n']:>6}  {values}")
     return lines
+
+
+def format_difference(row: Mapping) -> str:
+    """A difference and its interval.
+
+    >>> format_difference({"value": 0.1, "low": -0.02, "high": 0.2})
+    '+0.100 [-0.020, +0.200]'
+    """
+    if row["low"] is None:
+        return f"{row['value']:+.3f} [-]"
+    return f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
