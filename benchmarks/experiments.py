@@ -3,9 +3,8 @@
     python benchmarks/experiments.py --group vqa_med --settings.data_dir DIR --settings.vision facebook/dinov2-small
 
 Each experiment is a recipe with a few settings changed, trained and then scored by `eval.py`, both in a process of its
-own; what is there already is not done again, so that the command goes on where it was stopped. The first of a group is
-the reference that the others are compared with, row by row: a difference has an interval that is paired and clustered
-by image.
+own; what is there already is not done again, so that the command goes on where it was stopped. Each is compared with
+the reference of its group row by row: a difference has an interval that is paired and clustered by image.
 """
 
 import json
@@ -38,8 +37,8 @@ class ExperimentArguments:
     settings: dict = field(default_factory=dict, metadata={"help": "of train.py, for all: --settings.data_dir DIR"})
 
 
-def train_and_score(folder: Path, recipe: str, split: str, settings: dict) -> Path:
-    """Train and score one experiment where that is not done; returns the folder of its scores.
+def train(folder: Path, recipe: str, settings: dict) -> None:
+    """Train one experiment where that is not done.
 
     Raises:
         InputError: it was trained with other settings.
@@ -49,10 +48,13 @@ def train_and_score(folder: Path, recipe: str, split: str, settings: dict) -> Pa
         call("train.py", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
     elif override(trained := read_recipe(folder / "recipe.yaml"), arguments) != trained:
         raise InputError(f"{folder} was trained with other settings than {settings}; choose another --output_dir")
+
+
+def score(folder: Path, split: str) -> None:
+    """Score one experiment on a split where that is not done."""
     scores = folder / "eval" / split
     if not (scores / "metrics.json").is_file():
         call("eval.py", "--model", folder, "--split", split, "--output_dir", scores)
-    return scores
 
 
 def call(script: str, *arguments: str | Path) -> None:
@@ -83,35 +85,40 @@ def dotted(settings: dict) -> dict:
     return flat
 
 
-def slug(name: str) -> str:
-    """A name of an experiment as one of a folder."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def folder_of(experiment: str, output_dir: str) -> Path:
+    """Where the experiment "GROUP/NAME" is kept.
+
+    >>> folder_of("vqa_med/8 latents", "runs").as_posix()
+    'runs/vqa_med/8-latents'
+    """
+    group, _, name = experiment.partition("/")
+    return Path(output_dir, group, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
 
 
-def table(results: dict[str, Path], reference: Path) -> str:
+def table(experiments: dict[str, Path], reference: Path, split: str) -> str:
     """A row of Markdown for each experiment.
 
     Args:
-        results: name → folder of scores.
-        reference: such a folder, that the others are compared with where it is there.
+        experiments: name → folder of the run.
+        reference: folder of the run that the others are compared with where it is there.
+        split: the one whose scores are shown.
     """
-    lines = [
-        "| | closed | open | all | blank images | less blank, paired | less the first, paired | minutes |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    known = (reference / "predictions.jsonl").is_file()
-    first = read_predictions(reference / "predictions.jsonl") if known else []
-    for name, folder in results.items():
-        metrics = json.loads((folder / "metrics.json").read_text())
-        scores = [s for s in metrics["scores"] if s["metric"] == "exact_match"]
-        found = {(s["condition"], s["subset"]): format_score(s) for s in scores}
+    columns = "closed | open | all | blank images | less blank, paired | less the reference, paired | minutes"
+    lines = [f"| {split} | {columns} |", "|---|---|---|---|---|---|---|---|"]
+    known = reference / "eval" / split / "predictions.jsonl"
+    first = read_predictions(known) if known.is_file() else None
+    for name, folder in experiments.items():
+        scores = folder / "eval" / split
+        metrics = json.loads((scores / "metrics.json").read_text())
+        exact = [s for s in metrics["scores"] if s["metric"] == "exact_match"]
+        found = {(s["condition"], s["subset"]): format_score(s) for s in exact}
         cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
         less_blank, less_first = format_difference(metrics["meta"]["model_minus_blank_image"]), "-"
-        if known and folder != reference:
-            pairs = pair_rows(first, read_predictions(folder / "predictions.jsonl"), ("the first", name))
+        if first and folder != reference:
+            pairs = pair_rows(first, read_predictions(scores / "predictions.jsonl"), ("the reference", name))
             (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
             less_first = format_difference(row)
-        minutes = json.loads((folder.parents[1] / "summary.json").read_text())["seconds"] / 60
+        minutes = json.loads((folder / "summary.json").read_text())["seconds"] / 60
         cells += [found.get(("blank_image", "all"), "-"), less_blank, less_first, f"{minutes:.0f}"]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -125,22 +132,22 @@ def main() -> None:
     (args,) = build_arguments(override({}, sys.argv[1:], ExperimentArguments), ExperimentArguments)
     groups = yaml.safe_load(LIST.read_text())
     check_keys([args.group], groups, "group")
-    group, folder = groups[args.group], Path(args.output_dir, args.group)
+    group = groups[args.group]
     check_keys(args.only, group["experiments"], "experiment")
-    results = {}
+    done = {}
     for name, changes in group["experiments"].items():
         if args.only and name not in args.only:
             continue
         settings = {**dotted(args.settings), **changes}
-        if "init_from" in settings:  # GROUP/NAME of another experiment
-            earlier, _, experiment = settings["init_from"].partition("/")
-            settings["init_from"] = str(Path(args.output_dir, earlier, slug(experiment)))
+        if "init_from" in settings:
+            settings["init_from"] = str(folder_of(settings["init_from"], args.output_dir))
         print(f"{args.group}: {name}", file=sys.stderr, flush=True)
-        results[name] = train_and_score(
-            folder / slug(name), os.path.relpath(ROOT / group["recipe"]), group["split"], settings
-        )
-    first = next(iter(group["experiments"]))
-    print(table(results, folder / slug(first) / "eval" / group["split"]))
+        done[name] = folder_of(f"{args.group}/{name}", args.output_dir)
+        train(done[name], os.path.relpath(ROOT / group["recipe"]), settings)
+        for split in group["splits"]:
+            score(done[name], split)
+    reference = folder_of(group["reference"], args.output_dir)
+    print("\n\n".join(table(done, reference, split) for split in group["splits"]))
 
 
 if __name__ == "__main__":
