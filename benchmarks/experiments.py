@@ -138,7 +138,7 @@ def main() -> None:
     for name, changes in group["experiments"].items():
         if args.only and name not in args.only:
             continue
-        settings = {**dotted(args.settings), **changes}
+        settings = {**dotted(args.settings), **group.get("settings", {}), **changes}
         if "init_from" in settings:
             settings["init_from"] = str(folder_of(settings["init_from"], args.output_dir))
         print(f"{args.group}: {name}", file=sys.stderr, flush=True)
