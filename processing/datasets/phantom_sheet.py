@@ -1,4 +1,4 @@
-"""`python -m processing.datasets.phantom_sheet`: the README's contact sheet of `phantom`, with boxes of findings."""
+"""`python -m processing.datasets.phantom_sheet`: the contact sheet of `phantom` in docs/data.md, findings in boxes."""
 
 import sys
 
