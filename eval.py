@@ -148,7 +148,12 @@ def evaluate(arguments: list[str]) -> None:
         scores += score_confidence(rows, answers["model"], calibration)
         write_page(output_dir / "report", meta, scores, rows, answers["model"], calibration)
     write_predictions(
-        output_dir / "predictions.jsonl", rows, answers["model"], data_args.dataset, embedded.get("model")
+        output_dir / "predictions.jsonl",
+        rows,
+        answers["model"],
+        data_args.dataset,
+        embedded.get("model"),
+        predictions.get("blank_image"),
     )
     write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
     if not scored and data_args.dataset.startswith("vqa_med"):

@@ -3,8 +3,9 @@
     python benchmarks/experiments.py --group vqa_med --settings.data_dir DIR --settings.vision facebook/dinov2-small
 
 Each experiment is a recipe with a few settings changed, trained and then scored by `eval.py`, both in a process of its
-own; what is there already is not done again, so that the command goes on where it was stopped. Each is compared with
-the reference of its group row by row: a difference has an interval that is paired and clustered by image.
+own; what is there already is not done again, so that the command goes on where it was stopped. Each is compared row by
+row with the reference of its group, the mean of all its seeds that are there: a difference has an interval that is
+paired and clustered by image, and knows nothing of the spread between seeds.
 """
 
 import json
@@ -12,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,8 @@ import yaml
 from processing.errors import InputError, check_keys, run
 from processing.recipe import build_arguments, describe, override, read_recipe
 from processing.scoring.compare import differences, format_difference, pair_rows
+from processing.scoring.exact_match import exact_match
+from processing.scoring.intervals import clustered_bootstrap
 from processing.scoring.predictions import read_predictions
 from processing.scoring.report import format_score
 
@@ -95,32 +99,83 @@ def folder_of(experiment: str, output_dir: str) -> Path:
     return Path(output_dir, group, re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"))
 
 
-def table(experiments: dict[str, Path], reference: Path, split: str) -> str:
-    """A row of Markdown for each experiment.
+def read_scores(folder: Path, split: str) -> list[dict]:
+    """Rows of an evaluation, with the exact match of the answers with images and, as `blank_image`, without."""
+    rows = read_predictions(folder / "eval" / split / "predictions.jsonl")
+    return [
+        {**row, "blank_image": exact_match(row["blank_image_prediction"], row["answers"])}
+        for row in rows
+        if row["answers"]
+    ]
+
+
+def mean(runs: list[list[dict]]) -> list[dict]:
+    """Of several runs on the same rows, each row with the mean of its scores."""
+    names = ("exact_match", "blank_image")
+    others = [{row["id"]: row for row in run} for run in runs]
+    return [
+        {**row, **{name: sum(run[row["id"]][name] for run in others) / len(runs) for name in names}} for row in runs[0]
+    ]
+
+
+def score_of(rows: list[dict], answer_type: str) -> str:
+    """Exact match and interval of the rows of a type, or of all; "-" where there are none."""
+    rows = [row for row in rows if answer_type in ("all", row["answer_type"])]
+    if not rows:
+        return "-"
+    values = [row["exact_match"] for row in rows]
+    low, high = clustered_bootstrap(values, [row["image_id"] for row in rows])
+    return format_score({"value": sum(values) / len(values), "low": low, "high": high})
+
+
+def difference_of(first: list[dict], second: list[dict]) -> str:
+    """Exact match of the second less that of the first, of all rows."""
+    pairs = pair_rows(first, second, ("the reference", "another experiment"))
+    return format_difference(next(row for row in differences(pairs, "exact_match") if row["subset"] == "all"))
+
+
+def with_means(experiments: Iterable[str]) -> dict[str, list[str]]:
+    """Lines of a table and the experiments that each is of: themselves, and the mean of those that differ in the seed.
+
+    >>> with_means(["a", "a, seed 1", "b"])
+    {'a': ['a'], 'a, seed 1': ['a, seed 1'], 'a, mean of 2 seeds': ['a', 'a, seed 1'], 'b': ['b']}
+    """
+    families = {}
+    for name in experiments:
+        families.setdefault(re.sub(r", seed \d+$", "", name), []).append(name)
+    lines = {}
+    for family, members in families.items():
+        lines |= {name: [name] for name in members}
+        if len(members) > 1:
+            lines[f"{family}, mean of {len(members)} seeds"] = members
+    return lines
+
+
+def table(runs: dict[str, Path], reference: list[Path], split: str) -> str:
+    """A line of Markdown for each run, and for the mean of those that differ in the seed.
 
     Args:
-        experiments: name → folder of the run.
-        reference: folder of the run that the others are compared with where it is there.
+        runs: name of the experiment → folder.
+        reference: runs whose mean the others are compared with; of some there may be no scores.
         split: the one whose scores are shown.
     """
     columns = "closed | open | all | blank images | less blank, paired | less the reference, paired | minutes"
     lines = [f"| {split} | {columns} |", "|---|---|---|---|---|---|---|---|"]
-    known = reference / "eval" / split / "predictions.jsonl"
-    first = read_predictions(known) if known.is_file() else None
-    for name, folder in experiments.items():
-        scores = folder / "eval" / split
-        metrics = json.loads((scores / "metrics.json").read_text())
-        exact = [s for s in metrics["scores"] if s["metric"] == "exact_match"]
-        found = {(s["condition"], s["subset"]): format_score(s) for s in exact}
-        cells = [found.get(("model", subset), "-") for subset in ("closed", "open", "all")]
-        less_blank, less_first = format_difference(metrics["meta"]["model_minus_blank_image"]), "-"
-        if first and folder != reference:
-            pairs = pair_rows(first, read_predictions(scores / "predictions.jsonl"), ("the reference", name))
-            (row,) = (row for row in differences(pairs, "exact_match") if row["subset"] == "all")
-            less_first = format_difference(row)
-        minutes = json.loads((folder / "summary.json").read_text())["seconds"] / 60
-        cells += [found.get(("blank_image", "all"), "-"), less_blank, less_first, f"{minutes:.0f}"]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    reference = [folder for folder in reference if (folder / "eval" / split / "predictions.jsonl").is_file()]
+    first = mean([read_scores(folder, split) for folder in reference]) if reference else None
+    for line, names in with_means(runs).items():
+        folders = [runs[name] for name in names]
+        rows = mean([read_scores(folder, split) for folder in folders])
+        blank = [{**row, "exact_match": row["blank_image"]} for row in rows]
+        minutes = sum(json.loads((folder / "summary.json").read_text())["seconds"] / 60 for folder in folders)
+        cells = [
+            *(score_of(rows, subset) for subset in ("closed", "open", "all")),
+            score_of(blank, "all"),
+            difference_of(blank, rows),
+            "-" if first is None or folders == reference else difference_of(first, rows),
+            f"{minutes:.0f}",
+        ]
+        lines.append(f"| {line} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -146,7 +201,9 @@ def main() -> None:
         train(done[name], os.path.relpath(ROOT / group["recipe"]), settings)
         for split in group["splits"]:
             score(done[name], split)
-    reference = folder_of(group["reference"], args.output_dir)
+    earlier, _, name = group["reference"].partition("/")
+    seeds = [other for other in groups[earlier]["experiments"] if other == name or other.startswith(f"{name}, seed ")]
+    reference = [folder_of(f"{earlier}/{other}", args.output_dir) for other in seeds]
     print("\n\n".join(table(done, reference, split) for split in group["splits"]))
 
 

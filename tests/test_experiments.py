@@ -1,5 +1,6 @@
 """benchmarks/experiments.py: trains and scores what is not there, once, and compares with the reference."""
 
+import json
 import shutil
 import sys
 from contextlib import redirect_stdout
@@ -9,6 +10,7 @@ import pytest
 
 from benchmarks import experiments
 from processing.errors import run
+from processing.scoring.report import format_score
 from tests.test_doors import FEW, ROOT
 
 
@@ -42,25 +44,38 @@ def group(tmp_path, monkeypatch, capsys):
     return command
 
 
+def lines_of(output):
+    """Cells of the lines of the table, its two head lines apart."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in output.splitlines()[2:]]
+
+
 @pytest.mark.slow
 def test_a_group(group, tmp_path):
-    both = ["--only", "[reference, seed 1]"]
-    code, first, _, called = group("--only", "[reference]")
+    both = ["--only", "[reference, 'reference, seed 1']"]
+    code, output, _, called = group("--only", "[reference]")
     assert (code, called) == (0, ["train.py", "eval.py"])
+    (alone,) = lines_of(output)
     code, output, _, called = group(*both)
     assert (code, called) == (0, ["train.py", "eval.py"])  # of seed 1 alone
-    reference, seed = (
-        [cell.strip() for cell in line.strip().split("|")[1:-1]] for line in output.splitlines() if "[" in line
-    )
-    assert (reference[0], seed[0]) == ("reference", "seed 1")
-    assert reference[-2] == "-" and seed[-2].count(",") == 1  # the reference is compared with nothing
-    assert "|".join(reference) in first.replace(" | ", "|")
+    reference, seed, mean = lines_of(output)
+    assert [line[0] for line in (reference, seed, mean)] == [
+        "reference", "reference, seed 1", "reference, mean of 2 seeds",
+    ]  # fmt: skip
+    assert alone[-2] == mean[-2] == "-"  # the reference is the mean of its seeds
+    assert reference[:-2] == alone[:-2] and reference[-2] != "-" != seed[-2]
+    scores = json.loads((tmp_path / "runs/phantom/reference/eval/validation/metrics.json").read_text())["scores"]
+    wanted = {(s["condition"], s["subset"]): format_score(s) for s in scores if s["metric"] == "exact_match"}
+    assert reference[1:5] == [wanted["model", kind] for kind in ("closed", "open", "all")] + [
+        wanted["blank_image", "all"]
+    ]
+    value = [float(line[3].split()[0]) for line in (reference, seed, mean)]
+    assert value[2] == pytest.approx((value[0] + value[1]) / 2, abs=1e-3)
 
     assert group(*both)[1:4:2] == (output, [])
-    shutil.rmtree(tmp_path / "runs" / "phantom" / "seed-1" / "eval")
+    shutil.rmtree(tmp_path / "runs/phantom/reference-seed-1/eval")
     assert group(*both)[1:4:2] == (output, ["eval.py"])
 
     code, _, error, called = group(*both, epochs=2)
     assert (code, called) == (2, []) and "reference was trained with other settings" in error
-    code, _, error, called = group("--only", "[sed 1]")
-    assert (code, called) == (2, []) and "did you mean seed 1?" in error
+    code, _, error, called = group("--only", "[referense]")
+    assert (code, called) == (2, []) and "did you mean reference?" in error

@@ -148,13 +148,13 @@ def test_the_printed_tables_have_the_numbers_of_the_scores(rows, answers):
 
 def test_predictions(rows, answers, tmp_path):
     answers[0] = Answer("yes", 0.5, ["a", "b"], 0.25, {"yes": -1.0, "no": -1.0})
-    write_predictions(tmp_path / "predictions.jsonl", rows, answers)
+    write_predictions(tmp_path / "predictions.jsonl", rows, answers, blanked=["no"] * 20)
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text("utf-8").split("\n")[:-1]]
     expected = {
         "id": "r0", "image_id": "image 0", "question": "Is <b>0</b> & „µ“ 有?", "answer": "yes", "answers": ["yes"],
         "answer_type": "closed", "question_type": "presence", "prediction": "yes", "confidence": 0.5,
-        "candidate_confidence": 0.5, "candidates": {"yes": -1.0, "no": -1.0}, "class_prediction": "a, b",
-        "class_confidence": 0.25, "exact_match": 1.0,
+        "blank_image_prediction": "no", "candidate_confidence": 0.5, "candidates": {"yes": -1.0, "no": -1.0},
+        "class_prediction": "a, b", "class_confidence": 0.25, "exact_match": 1.0,
     }  # fmt: skip
     assert lines[0] == {**lines[0], **expected}
     assert "candidates" not in lines[1] and lines[1]["exact_match"] == 1.0

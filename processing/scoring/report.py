@@ -128,11 +128,13 @@ def write_predictions(
     answers: Sequence[Answer],
     dataset: str = "",
     embedded: Sequence[dict[str, float]] | None = None,
+    blanked: Sequence[str] | None = None,
 ) -> None:
     """One JSON object a line and row: what was asked, what was answered, how sure, and every scorer's value.
 
-    `candidates` holds log-likelihoods. What a row or the model does not have is left out: organ, candidates, classes,
-    and without accepted answers the scores. `dataset` and `embedded` (of the model's answers) as of `score_rows`.
+    `candidates` holds log-likelihoods, `blank_image_prediction` what was answered (`blanked`) with the image blanked.
+    What a row or the model does not have is left out: organ, candidates, classes, and without accepted answers the
+    scores. `dataset` and `embedded` (of the model's answers) as of `score_rows`.
     """
     rows = rows.select_columns([name for name in rows.column_names if name not in ("image", "more_images")])
     names = ("id", "image_id", "question", "answer", "answers", "answer_type", "question_type")
@@ -143,6 +145,8 @@ def write_predictions(
         if row["organ"]:
             line["organ"] = row["organ"]
         line |= {"prediction": answer.text, "confidence": answer.confidence}
+        if blanked is not None:
+            line["blank_image_prediction"] = blanked[i]
         if answer.candidates is not None:
             line |= {"candidate_confidence": answer.candidate_confidence(), "candidates": answer.candidates}
         if answer.classes is not None:
