@@ -134,6 +134,15 @@ def difference_of(first: list[dict], second: list[dict]) -> str:
     return format_difference(next(row for row in differences(pairs, "exact_match") if row["subset"] == "all"))
 
 
+def without_seed(experiment: str) -> str:
+    """The name that experiments share which differ in the seed.
+
+    >>> without_seed("one stage, seed 1")
+    'one stage'
+    """
+    return re.sub(r", seed \d+$", "", experiment)
+
+
 def with_means(experiments: Iterable[str]) -> dict[str, list[str]]:
     """Lines of a table and the experiments that each is of: themselves, and the mean of those that differ in the seed.
 
@@ -142,7 +151,7 @@ def with_means(experiments: Iterable[str]) -> dict[str, list[str]]:
     """
     families = {}
     for name in experiments:
-        families.setdefault(re.sub(r", seed \d+$", "", name), []).append(name)
+        families.setdefault(without_seed(name), []).append(name)
     lines = {}
     for family, members in families.items():
         lines |= {name: [name] for name in members}
@@ -201,9 +210,9 @@ def main() -> None:
         train(done[name], os.path.relpath(ROOT / group["recipe"]), settings)
         for split in group["splits"]:
             score(done[name], split)
-    earlier, _, name = group["reference"].partition("/")
-    seeds = [other for other in groups[earlier]["experiments"] if other == name or other.startswith(f"{name}, seed ")]
-    reference = [folder_of(f"{earlier}/{other}", args.output_dir) for other in seeds]
+    earlier, _, compared_with = group["reference"].partition("/")
+    seeds = [name for name in groups[earlier]["experiments"] if without_seed(name) == compared_with]
+    reference = [folder_of(f"{earlier}/{name}", args.output_dir) for name in seeds]
     print("\n\n".join(table(done, reference, split) for split in group["splits"]))
 
 

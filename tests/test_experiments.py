@@ -65,9 +65,8 @@ def test_a_group(group, tmp_path):
     assert reference[:-2] == alone[:-2] and reference[-2] != "-" != seed[-2]
     scores = json.loads((tmp_path / "runs/phantom/reference/eval/validation/metrics.json").read_text())["scores"]
     wanted = {(s["condition"], s["subset"]): format_score(s) for s in scores if s["metric"] == "exact_match"}
-    assert reference[1:5] == [wanted["model", kind] for kind in ("closed", "open", "all")] + [
-        wanted["blank_image", "all"]
-    ]
+    cells = [("model", "closed"), ("model", "open"), ("model", "all"), ("blank_image", "all")]
+    assert reference[1:5] == [wanted[cell] for cell in cells]
     value = [float(line[3].split()[0]) for line in (reference, seed, mean)]
     assert value[2] == pytest.approx((value[0] + value[1]) / 2, abs=1e-3)
 
