@@ -37,7 +37,7 @@ class ExperimentArguments:
 
     group: str = field(metadata={"help": "of experiments.yaml"})
     output_dir: str = field(default="runs/experiments", metadata={"help": "folder of all runs"})
-    only: list = field(default_factory=list, metadata={"help": "some of the group: --only '[a, b]'"})
+    only: list = field(default_factory=list, metadata={"help": "some of the group: --only \"['a', 'b, seed 1']\""})
     settings: dict = field(default_factory=dict, metadata={"help": "of train.py, for all: --settings.data_dir DIR"})
 
 
