@@ -196,18 +196,18 @@ def test_spread_over_devices(make_model, processor, images, batch, tmp_path):
 
 
 def test_lora(make_model, batch, tmp_path):
-    """The README's recipe: adapters everywhere, and gates, which start closed, and new tokens as a whole."""
+    """The recipe of docs/model.md: adapters everywhere; gates, which start closed, new tokens and head as a whole."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
 
     def start():
-        return make_model(cross_attn_gate_init=0.0, train_embeddings="new")
+        return make_model(cross_attn_gate_init=0.0, train_embeddings="new", num_labels=3)
 
     config = peft.LoraConfig(
         r=2,
         lora_dropout=0.5,
         target_modules=["c_attn", "to_q", "to_kv", "to_out"],
-        modules_to_save=["attn_gate", "ff_gate", "new_tokens"],
+        modules_to_save=["attn_gate", "ff_gate", "new_tokens", "classifier"],
     )
     model = peft.get_peft_model(start(), config)
     learning = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -222,9 +222,9 @@ def test_lora(make_model, batch, tmp_path):
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.05)
     for _ in range(3):
         optimizer.zero_grad()
-        model.train()(**batch).loss.backward()
+        model.train()(**batch, class_labels=torch.tensor([0, 1, 2])).loss.backward()
         optimizer.step()
-    for name in ("cross_attn.1.attn_gate", "new_tokens"):
+    for name in ("cross_attn.1.attn_gate", "new_tokens", "classifier"):
         assert any(name in key and p.grad is not None and p.grad.any() for key, p in model.named_parameters()), name
     with torch.no_grad():
         learned = model.eval()(**batch).logits
