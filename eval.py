@@ -175,7 +175,7 @@ def print_result(folder: Path, meta: dict, scores: list[dict]) -> None:
     if scored and meta["rows"]["images"] == 1:
         print("all questions are about one image, so it is not shuffled and there are no intervals")
     if meta["rows"].get("class_unknown"):
-        print(f"{meta['rows']['class_unknown']} of {count} questions have no class that the head knows")
+        print(f"{meta['rows']['class_unknown']} of {count} questions have unknown classes, or one that the head lacks")
     if meta["not_embedded"]:
         print(f"the scores by embeddings are left out: {meta['not_embedded']}")
     print(f"\noverlap of train and {meta['split']}: {meta['overlap']}")

@@ -228,12 +228,15 @@ def continue_from(
         if fixed:
             name = fixed[0]
             raise InputError(f"model.{name} of {args.init_from} is {getattr(earlier, name)}, not {config[name]}")
-        same_head = config.get("id2label", {}) == earlier.id2label
+        head = {"id2label": {}, "use_image_embeddings": earlier.use_image_embeddings} | config
+        same_head = all(getattr(earlier, name) == head[name] for name in ("id2label", "use_image_embeddings"))
         model = FlamingoMedForConditionalGeneration.from_pretrained(
             args.init_from,
             **{name: value for name, value in config.items() if name in CHANGEABLE},
             ignore_mismatched_sizes=not same_head,
         )
+        if model.config.num_labels and not same_head:
+            model.classifier.reset_parameters()
         return model, FlamingoMedProcessor.from_pretrained(args.init_from)
 
 
@@ -244,6 +247,13 @@ def with_classes(config: dict, train_rows: Dataset | IterableDataset) -> dict:
     names = class_names(train_rows)
     if not names:
         raise InputError("a head (problem_type) needs classes, but no row of the train split has a label")
+    if config["problem_type"] == "single_label_classification":
+        several = sum(len(label or ()) > 1 for label in train_rows["label"])
+        if several:
+            raise InputError(
+                f"{several} rows of the train split have several classes: give --model.problem_type "
+                "multi_label_classification"
+            )
     return {**config, "id2label": dict(enumerate(names))}
 
 

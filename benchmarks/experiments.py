@@ -45,13 +45,18 @@ def train(folder: Path, recipe: str, settings: dict) -> None:
     """Train one experiment where that is not done.
 
     Raises:
-        InputError: it was trained with other settings.
+        InputError: it was trained with other settings, those of the recipe included.
     """
     arguments = [part for name, value in settings.items() for part in (f"--{name}", yaml_line(value))]
     if not (folder / "recipe.yaml").is_file():  # written last
         call("train.py", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
-    elif override(trained := read_recipe(folder / "recipe.yaml"), arguments) != trained:
-        raise InputError(f"{folder} was trained with other settings than {settings}; choose another --output_dir")
+        return
+    trained, asked = read_recipe(folder / "recipe.yaml"), override(read_recipe(recipe), arguments)
+    of_folder = dict.fromkeys(("output_dir", "resume_from_checkpoint"))  # it may have been moved
+    if trained | of_folder != asked | of_folder:
+        raise InputError(
+            f"{folder} was trained with other settings than {recipe} and {settings}; choose another --output_dir"
+        )
 
 
 def score(folder: Path, split: str) -> None:

@@ -21,6 +21,12 @@ class FlamingoMedClassificationHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(width + image_width, num_labels)
 
+    def reset_parameters(self) -> None:
+        """For other classes than before: as `transformers` begins such layers."""
+        self.norm.reset_parameters()
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.zeros_(self.out.bias)
+
     def forward(self, question: Tensor, image: Tensor | None = None) -> Tensor:
         """(b d), (b d) → logits (b num_labels), not probabilities."""
         features = question if image is None else torch.cat([question, image], dim=-1)

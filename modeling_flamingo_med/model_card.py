@@ -160,13 +160,14 @@ def describe_stage(stage: dict) -> dict[str, str]:
     """A line of the table of data."""
     known = about(stage["dataset"])
     title = known.title if stage["dataset"] else f"unknown: that of {without_places(stage['model'])}"
-    options = format_options(stage["data"]) or "defaults"
+    options = format_options(stage) or "defaults"
     return {"title": title, "options": options, "licence": known.licence, "source": known.source}
 
 
-def format_options(options: dict) -> str:
-    """Options of a data set in a word or two, without paths."""
-    return ", ".join(f"{name}={value}" for name, value in sorted(without_places(options).items()))
+def format_options(meta: dict) -> str:
+    """Options of a data set in a word or two, without paths, and the report whose images were left out."""
+    without = {"without": Path(meta["without"]).name} if meta.get("without") else {}
+    return ", ".join(f"{name}={value}" for name, value in sorted((without_places(meta["data"]) | without).items()))
 
 
 def card_data(
@@ -214,7 +215,7 @@ def eval_results(meta: dict, scores: list[dict]) -> list[EvalResult]:
             task_type="visual-question-answering",
             dataset_type=known.hub_id or meta["dataset"],
             dataset_name=known.title,
-            dataset_config=format_options(meta["data"]) or None,
+            dataset_config=format_options(meta) or None,
             dataset_split=meta["split"],
             metric_type=score["metric"],
             metric_value=score["value"],
@@ -237,7 +238,7 @@ def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
     columns = [subset for subset in COLUMNS if ("model", subset) in of_main]
     conditions = list(dict.fromkeys(condition for condition, _ in of_main))
     others = [s for s in overall(scores) if s["metric"] != MAIN and s["condition"] == "model"]
-    options = format_options(meta["data"])
+    options = format_options(meta)
     return {
         "title": f"{about(meta['dataset']).title}, {meta['split']}{f' ({options})' if options else ''}",
         "counts": f"{meta['rows']['scored']} questions about {meta['rows']['images']} images",

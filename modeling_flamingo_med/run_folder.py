@@ -80,16 +80,17 @@ def stages_before(init_from: str | None) -> list[dict]:
     """What a model that training goes on from was trained on, stage by stage, the first first.
 
     Returns:
-        model, dataset (None where no run.json says it, as for one of the Hub) and data, its options.
+        model, dataset (None where no run.json says it, as for one of the Hub), data, its options, and without, the
+        report of images that were left out.
     """
     if init_from is None:
         return []
     path = Path(init_from, "run.json")
     if not path.is_file():
-        return [{"model": init_from, "dataset": None, "data": {}}]
+        return [{"model": init_from, "dataset": None, "data": {}, "without": None}]
     meta = json.loads(path.read_text(encoding="utf-8"))
-    data = {"dataset": DataArguments.dataset, "data": {}} | meta["settings"]
-    stage = {"model": init_from, "dataset": data["dataset"], "data": data["data"]}
+    data = {"dataset": DataArguments.dataset, "data": {}, "without": None} | meta["settings"]
+    stage = {"model": init_from, **{name: data[name] for name in ("dataset", "data", "without")}}
     return [*meta.get("stages_before", []), stage]
 
 

@@ -9,6 +9,7 @@ from accelerate.data_loader import prepare_data_loader
 from accelerate.utils import gather_object
 from datasets import Dataset, IterableDataset
 from datasets.distributed import split_dataset_by_node
+from pyarrow.compute import list_value_length
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
@@ -93,6 +94,9 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+        without_metric = self.metric_for_best_model is None or self.eval_strategy == "no"
+        if self.early_stopping_patience is not None and without_metric:
+            raise InputError("early_stopping_patience needs metric_for_best_model and an eval_strategy")
         if self.label_smoothing_factor:  # Trainer would smooth towards tokens that have not been shifted
             raise InputError(
                 "label_smoothing_factor is for other models; a head has model.classification_label_smoothing"
@@ -174,11 +178,32 @@ class FlamingoMedTrainer(Pushing, Trainer):
         if args.fast_matmul and args.device.type == "cpu":
             print(choose_matmul())
         self.features = None
+        data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
+        for rows in data_sets:
+            self.check_images(rows)
         learns = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (learns or streams) and augmentation == Augmentation():
-            data_sets = [rows for rows in (train_dataset, eval_dataset) if rows is not None]
             self.features = store_features(model, processing_class, data_sets, progress=self.shows_progress)
             self.data_collator.features = self.training_collator.features = self.features
+
+    @torch.no_grad()
+    def check_images(self, rows: Dataset) -> None:
+        """Encode the row that has most images: what does not fit is told before hours of work.
+
+        Raises:
+            InputError: images of another size than the model takes, or more of them.
+        """
+        parts = rows.select_columns("more_images").with_format("arrow").iter(1000)
+        numbers = [number for part in parts for number in list_value_length(part["more_images"]).to_pylist()]
+        images = self.data_collator.pixels({"": rows[numbers.index(max(numbers))]})
+        learning = self.model.training
+        self.model.eval()  # dropout would draw random numbers
+        try:
+            self.model.encode_images(**{name: value.to(self.model.device) for name, value in images.items()})
+        except ValueError as error:
+            raise InputError(f"the images do not fit the model: {error}") from None
+        finally:
+            self.model.train(learning)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of training rows, each with its epoch, from a collator of their own: `data_collator` evaluates."""

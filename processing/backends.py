@@ -89,9 +89,16 @@ class FlamingoMedBackend:
         Args:
             batch: of `inputs`.
             candidates: for each question answers to be scored, or none.
+
+        Raises:
+            InputError: images of another size than the model takes, or more of them.
         """
         images = {name: batch.pop(name) for name in ("pixel_values", "image_features", "frame_mask") if name in batch}
-        latents, images_of_rows = self.model.encode_images(**images), batch.pop("row_images")
+        try:
+            latents = self.model.encode_images(**images)
+        except ValueError as error:
+            raise InputError(f"the images do not fit the model: {error}") from None
+        images_of_rows = batch.pop("row_images")
         lengths = batch["attention_mask"].sum(1)
         answers: dict[int, Answer] = {}
         for some in lengths.argsort(stable=True).split(ALIKE):  # of similar length, so that little is padding
@@ -225,7 +232,8 @@ def make_backend(model: PreTrainedModel, processor: ProcessorMixin, features: Im
 def generate(model: PreTrainedModel, processor: ProcessorMixin, batch: dict[str, Tensor]) -> list[tuple[str, float]]:
     """Greedy answers and their confidence to one batch of left-padded prompts."""
     longest = {} if model.generation_config.max_new_tokens else {"max_new_tokens": NEW_TOKENS}
-    output = model.generate(**batch, **longest, do_sample=False, return_dict_in_generate=True, output_logits=True)
+    greedy = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}  # whatever the checkpoint would do
+    output = model.generate(**batch, **longest, **greedy, return_dict_in_generate=True, output_logits=True)
     tokens = output.sequences[:, -len(output.logits) :]  # (b t), without the prompt
     log_probs = torch.stack(output.logits, dim=1).float().log_softmax(-1)  # (b t v)
     chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

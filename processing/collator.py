@@ -90,14 +90,14 @@ class FlamingoMedCollator:
 
     def class_labels(self, rows: Sequence[dict]) -> Tensor:
         """Classes of the rows for the head: (b) ids, -100 where a row has none that it knows; or, of several classes,
-        (b c) of 0 and 1, -100 where a row has no label."""
-        known = [[self.label2id[name] for name in row["label"] if name in self.label2id] for row in rows]
+        (b c) of 0 and 1, -100 where a row's are unknown."""
+        known = [[self.label2id[name] for name in row["label"] or () if name in self.label2id] for row in rows]
         if not self.multi_label:
             return torch.tensor([ids[0] if ids else -100 for ids in known])
         classes = torch.zeros(len(rows), len(self.label2id))
         for target, row, ids in zip(classes, rows, known, strict=True):
             target[ids] = 1.0
-            if not row["label"]:
+            if row["label"] is None:
                 target[:] = -100.0
         return classes
 

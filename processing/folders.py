@@ -14,7 +14,8 @@ def results_folder(args: SplitArguments, kind: str, data_args: DataArguments) ->
     for one of the Hub."""
     if args.output_dir:
         return Path(args.output_dir)
-    options = "".join(f"-{name}={value}" for name, value in sorted(data_args.data.items()))
+    without = {"without": Path(data_args.without).stem} if data_args.without else {}
+    options = "".join(f"-{name}={value}" for name, value in sorted((data_args.data | without).items()))
     options = re.sub(r"[^\w.=-]+", "_", options)  # mappings and paths, in the name of a folder
     revision = f"@{args.revision.replace('/', '--')}" if args.revision else ""
     beneath = args.model if Path(args.model).is_dir() else f"runs/{args.model.replace('/', '--')}{revision}"

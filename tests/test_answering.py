@@ -208,6 +208,8 @@ def test_confidence_is_the_geometric_mean_of_token_probabilities(make_model, pro
         probabilities = model(input_ids=ids, pixel_values=inputs["pixel_values"]).logits.softmax(-1)
     steps = [probabilities[0, t - 1, ids[0, t]].item() for t in range(start, ids.shape[1])]
     assert answer.confidence == pytest.approx(torch.tensor(steps).log().mean().exp().item(), rel=1e-4)
+    model.generation_config.num_beams = 3  # a checkpoint may say so
+    assert answer_questions(model, processor, rows[:1]) == [answer]
 
 
 def test_context_length():

@@ -39,13 +39,13 @@ def test_unknown_names():
 
 
 def test_class_names_are_those_of_train_and_others_are_counted():
-    train = to_dataset([question(1, label=["b", "a"]), question(2, label=[]), question(3, label=["b"])])
+    train = to_dataset([question(1, label=["b", "a"]), question(2, label=None), question(3, label=["b"])])
     test = to_dataset(
-        [question(1, label=["a"]), question(2, label=["a", "c"]), question(3, label=[]), question(4, label=["d"])]
+        [question(1, label=["a"]), question(2, label=["a", "c"]), question(3, label=None), question(4, label=["d"])]
     )
     assert class_names(train) == ["a", "b"]
     assert count_unseen(test, class_names(train)) == 2
-    assert test["label"][1] == ["a", "c"]  # kept
+    assert test["label"][1:3] == [["a", "c"], None]  # kept
 
 
 def test_defaults_of_a_row():
@@ -55,7 +55,7 @@ def test_defaults_of_a_row():
     assert made["organ"] == ""
     assert (made["group"], made["question_type"], made["label"], made["boxes"]) == ("i1", "", ["yes"], [])
     (blind,) = to_dataset([question(1, "")])
-    assert (blind["answers"], blind["answer_type"], blind["label"]) == ([], "", [])
+    assert (blind["answers"], blind["answer_type"], blind["label"]) == ([], "", None)
     assert clean(" a \t b\n\u00a0c ") == "a b c"
 
 

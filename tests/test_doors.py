@@ -250,6 +250,12 @@ def test_stages_chain(run_folder, tmp_path, inside):
     other = inside(*arguments, "--model.resampler_depth", "3", "--output_dir", tmp_path / "third", code=2)
     assert f"model.resampler_depth of {run_folder} is 1, not 3" in other
 
+    head = ["--model.problem_type", "single_label_classification", "--model.use_image_embeddings", "true"]
+    arguments[3] = tmp_path / "second"
+    inside(*arguments, *short[:-1], tmp_path / "third", *head)
+    third = AutoModelForImageTextToText.from_pretrained(tmp_path / "third")
+    assert third.classifier.out.in_features > second.classifier.out.in_features
+
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
 def test_recipes_are_resolved(recipe, inside):

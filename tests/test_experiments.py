@@ -76,5 +76,9 @@ def test_a_group(group, tmp_path):
 
     code, _, error, called = group(*both, epochs=2)
     assert (code, called) == (2, []) and "reference was trained with other settings" in error
+    with (tmp_path / "runs/phantom/reference/recipe.yaml").open("a") as recipe:
+        recipe.write("without: shared.json\n")  # given when it was trained, and no more
+    code, _, error, called = group(*both)
+    assert (code, called) == (2, []) and "reference was trained with other settings" in error
     code, _, error, called = group("--only", "[referense]")
     assert (code, called) == (2, []) and "did you mean reference?" in error

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from modeling_flamingo_med import FlamingoMedForConditionalGeneration, FlamingoMedProcessor
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration, FlamingoMedProcessor
 from modeling_flamingo_med.explanation import METHODS, explain, explain_case, prepare
 from modeling_flamingo_med.explanation.attention import Path, _compose
 from processing.errors import InputError
@@ -72,6 +72,11 @@ def test_a_class(make_model, processor, images):
         prepare(model, processor, images[0], QUESTIONS[0], class_name="nodul")
     with pytest.raises(InputError, match="neither an alternative"):
         prepare(model, processor, images[0], QUESTIONS[0], class_name="nodule", alternative="no")
+    model.config.eoq_token_id = None  # as of other Flamingos: the head reads the prompt's end
+    case = prepare(model, processor, images[0], QUESTIONS[0], class_name="nodule")
+    with torch.no_grad():
+        logits = model(**processor(images=images[0], text=QUESTIONS[0])).class_logits
+    assert case.target(model, pixel_values=case.pixels).item() == pytest.approx(logits[0, 1].item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -144,11 +149,24 @@ def test_composition_by_hand():
     resampler = torch.tensor([[[1.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.25, 0.75, 0.0, 0.0]]])
     encoder = torch.tensor([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]])
     path = Path([decoder], [cross], [resampler], [encoder])
-    taken = _compose(path, 1, keep=1.0)
+    config = FlamingoMedConfig()
+    taken = _compose(path, config, keep=1.0)
     # latent 1 holds 0.25 of feature 1, itself twice patch 1, and 0.75 of feature 2, patches 0 and 2
     second = 0.8 * torch.tensor([0.75, 0.5, 0.75])
     torch.testing.assert_close(taken, torch.stack([2 * second, second]).unsqueeze(0))
-    torch.testing.assert_close(_compose(path, 1, keep=0.5), taken / 8)
+    torch.testing.assert_close(_compose(path, config, keep=0.5), taken / 8)
+
+
+def test_maps_stand_before_the_layers_that_they_are_of():
+    """Two layers of a decoder, the first of which lets the second token look at the first; tokens see one patch."""
+    looks, does_not = torch.tensor([[[1.0, 0.0], [1.0, 0.0]]]), torch.eye(2).unsqueeze(0)
+    resampler = torch.tensor([[[1.0, 0.0]]])
+    cross = torch.tensor([[[1.0], [0.0]]])
+    path = Path([looks, does_not], [cross], [resampler], [])
+    config = FlamingoMedConfig(cross_attn_every_n_layers=2)
+    assert _compose(path, config, keep=1.0).flatten().tolist() == [4.0, 2.0]
+    config.cross_attn_first_layer = 1  # behind the layer that would have shown the second token something
+    assert _compose(path, config, keep=1.0).flatten().tolist() == [2.0, 0.0]
 
 
 def test_integrated_gradients_are_complete(make_case):

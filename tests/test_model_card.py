@@ -286,7 +286,8 @@ def test_what_is_no_place_stays(text):
 def test_earlier_stages_count(make_run, tmp_path):
     """A model that went on from one trained on MIMIC-CXR holds of it what its data use agreement is about."""
     first = tmp_path / "mimic"
-    write_json(first / "run.json", {"stages_before": [], "settings": {"dataset": "mimic_cxr", "data": {"a": 1}}})
+    settings = {"dataset": "mimic_cxr", "data": {"a": 1}, "without": "/home/ann/shared.json"}
+    write_json(first / "run.json", {"stages_before": [], "settings": settings})
     write_json(tmp_path / "middle" / "run.json", {
         "stages_before": stages_before(str(first)), "settings": {"dataset": "slake", "init_from": str(first)},
     })  # fmt: skip
@@ -295,10 +296,13 @@ def test_earlier_stages_count(make_run, tmp_path):
     assert stages_before(None) == []
     shutil.rmtree(first)  # run.json tells it all the same
 
-    folder = make_run({"init_from": str(tmp_path / "middle")}, [metrics()], stages_before=stages)
+    evaluation = metrics(without="../reports/shared.json")
+    folder = make_run({"init_from": str(tmp_path / "middle")}, [evaluation], stages_before=stages)
     text = str(render_card(folder))
+    assert "test (scheme=official, without=shared.json)" in text and "/home" not in text
     assert "must not be published or passed on without regard to the data use agreement of PhysioNet" in text
-    assert text.index("| MIMIC-CXR | a=1 |") < text.index("| SLAKE | defaults |") < text.index("| VQA-RAD |")
+    lines = ["| MIMIC-CXR | a=1, without=shared.json |", "| SLAKE | defaults |", "| VQA-RAD |"]
+    assert sorted(lines, key=text.index) == lines
     assert "@article{johnson2019mimiccxr," in text and "@inproceedings{liu2021slake," in text
     assert str(tmp_path) not in text
     data = render_card(folder).data.to_dict()

@@ -102,8 +102,12 @@ def test_any_image_of_a_row_counts(make):
     a, b = to_dataset([make("a", 1, more=(2, 3))]), to_dataset([make("b", 4), make("a-3-64.png", 5)])
     assert overlap(a, b)["image_ids"] == []
     study = make("c", 6)
-    study["more_images"] = [{"path": a[0]["more_images"][1]["path"], "bytes": None}]
+    shared = {"path": a[0]["more_images"][1]["path"], "bytes": None}
+    study["more_images"] = [shared]
     assert overlap(a, to_dataset([study]))["image_ids"] == ["c"]
+    other = make("d", 7)
+    other["more_images"] = [shared, other["image"]]
+    assert overlap(a, to_dataset([other]))["image_ids"] == ["d"]
 
 
 def test_the_empty_question_of_reports_is_not_shared(make):

@@ -63,7 +63,7 @@ def test_a_table_for_each_split(folder, suffix):
         "answer_type": "open",
         "question_type": "",
         "organ": "",
-        "label": [],
+        "label": None,
         "boxes": [],
         "group": "images/image0.png",
     }
@@ -122,7 +122,7 @@ def test_column_names_and_optional_columns(folder):
     rows = load_split("own", "train", path, columns=columns, test_fraction=0.0, validation_fraction=0.0)
     assert rows["group"][:] == ["p1", "p1"]
     assert rows["question_type"][:] == ["side", ""]
-    assert rows["label"][:] == [["mass", "cyst"], []]
+    assert rows["label"][:] == [["mass", "cyst"], None]
     assert rows["answer"][:] == ["left", "1"]
     with pytest.raises(InputError, match="unknown column of own 'quesion'; did you mean question"):
         load_split("own", "train", path, columns={"quesion": "q"})
@@ -217,11 +217,11 @@ def test_a_text_where_the_path_should_be(folder):
 
 
 def test_labels_and_groups_of_jsonl(folder):
-    rows = [(*good(0), ["b", "a "], 0), (*good(1), 3, "p"), (*good(2), None, None)]
+    rows = [(*good(0), ["b", "a "], 0), (*good(1), 3, "p"), (*good(2), None, None), (*good(3), [], None)]
     path = write(folder / "all.jsonl", *rows, header=(*HEADER, "label", "group"))
     found = load_split("own", "train", path, test_fraction=0.0, validation_fraction=0.0)
-    assert found["label"][:] == [["b", "a"], ["3"], []]
-    assert found["group"][:] == ["0", "p", "images/image2.png"]
+    assert found["label"][:] == [["b", "a"], ["3"], None, []]
+    assert found["group"][:] == ["0", "p", "images/image2.png", "images/image3.png"]
 
 
 def test_a_mended_image_is_seen(bad_table, folder):

@@ -98,4 +98,6 @@ def test_a_revision_is_of_the_hub(tmp_path):
         build_arguments({"model": str(tmp_path), "revision": "draft"}, SplitArguments)
     (here,) = build_arguments({"model": str(tmp_path)}, SplitArguments)
     assert results_folder(here, "eval", DataArguments()) == tmp_path / "eval" / "phantom-test"
+    fewer = DataArguments(without="reports/shared.json")
+    assert results_folder(here, "eval", fewer) == tmp_path / "eval" / "phantom-test-without=shared"
     assert "--revision" in describe(SplitArguments)

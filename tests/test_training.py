@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset, Features, concatenate_datasets
 from safetensors.torch import load_file
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
@@ -16,8 +17,9 @@ from modeling_flamingo_med.classification_flamingo_med import classification_los
 from modeling_flamingo_med.sampler import ImageGroupedBatchSampler
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
-from processing.datasets import class_names, count_unseen, load_split
+from processing.datasets import FEATURES, class_names, count_unseen, load_split
 from processing.errors import InputError
+from train import ModelArguments, continue_from
 
 
 @pytest.fixture(scope="session")
@@ -182,15 +184,14 @@ def test_head_does_not_depend_on_accumulation(make_model, processor, phantom, tm
 
 
 def test_classes_of_a_batch(processor, phantom):
-    rows = [{**phantom[i], "label": label} for i, label in enumerate([["b"], [], ["never seen"], ["a", "b"]])]
+    labels = [["b"], [], None, ["never seen"], ["a", "b"]]
+    rows = [{**phantom[i], "label": label} for i, label in enumerate(labels)]
     collate = FlamingoMedCollator(processor, answers=True, label2id={"a": 0, "b": 1})
-    assert collate(rows)["class_labels"].tolist() == [1, -100, -100, 0]
+    assert collate(rows)["class_labels"].tolist() == [1, -100, -100, -100, 0]
     collate = FlamingoMedCollator(processor, answers=True, label2id={"a": 0, "b": 1}, multi_label=True)
-    assert collate(rows)["class_labels"].tolist() == [[0, 1], [-100, -100], [0, 0], [1, 1]]
+    assert collate(rows)["class_labels"].tolist() == [[0, 1], [0, 0], [-100, -100], [0, 0], [1, 1]]
     assert "class_labels" not in FlamingoMedCollator(processor, answers=True)(rows)
-    seen = (
-        phantom.select(range(4)).remove_columns("label").add_column("label", [["b"], [], ["never seen"], ["a", "b"]])
-    )
+    seen = phantom.select(range(5)).remove_columns("label").add_column("label", labels)
     assert class_names(seen) == ["a", "b", "never seen"]
     assert count_unseen(seen, ["a", "b"]) == 1
 
@@ -200,6 +201,18 @@ def test_early_stopping(make_model, processor, phantom, tmp_path):
     args |= {"early_stopping_patience": 2, "learning_rate": 0.0}
     trainer = train(make_model(), processor, phantom, tmp_path, **args, load_best_model_at_end=False)
     assert trainer.state.global_step == 3  # the first is the best, and two are no better
+    with pytest.raises(InputError, match="early_stopping_patience needs metric_for_best_model"):
+        train(make_model(), processor, phantom, tmp_path, early_stopping_patience=2)
+
+
+def test_images_that_do_not_fit_are_told_before_training(make_model, processor, phantom, tmp_path):
+    with pytest.raises(InputError, match="do not fit the model: resampler_num_positions is 4, got"):
+        train(make_model(resampler_num_positions=4), processor, phantom, tmp_path)
+    study = [*[[]] * (len(phantom) - 1), [phantom[0]["image"]]]
+    column = Dataset.from_dict({"more_images": study}, features=Features(more_images=FEATURES["more_images"]))
+    studies = concatenate_datasets([phantom.remove_columns("more_images"), column], axis=1)
+    with pytest.raises(InputError, match="do not fit the model: resampler_max_frames is 1, got 2 frames"):
+        train(make_model(), processor, studies, tmp_path)
 
 
 def test_gates_are_logged_and_decay_spares_them(make_model, processor, phantom, tmp_path):
@@ -229,6 +242,20 @@ def test_a_head_that_comes_with_a_later_stage_learns(make_model, processor, phan
     before = model.classifier.out.weight.clone()
     train(model, processor, phantom, tmp_path, max_steps=2)
     assert not torch.equal(model.classifier.out.weight, before)
+
+
+def test_a_head_for_other_classes_begins_anew(make_model, processor, tmp_path):
+    head = {"problem_type": "single_label_classification"}
+    first = make_model(id2label={0: "a", 1: "b"}, **head)
+    first.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    args = ModelArguments(init_from=str(tmp_path), model=head)
+    for classes, goes_on in (("ab", True), ("cd", False)):
+        model, _ = continue_from(args, {"label": [[name] for name in classes]})
+        assert torch.equal(model.classifier.out.weight, first.classifier.out.weight) == goes_on
+        assert [*model.config.label2id] == [*classes]
+    with pytest.raises(InputError, match="1 rows of the train split have several classes"):
+        continue_from(args, {"label": [["a"], ["a", "b"], None]})
 
 
 def test_a_part_whose_weights_have_other_names_in_a_checkpoint_goes_on(make_model, processor, phantom, tmp_path):

@@ -10,6 +10,7 @@ image itself (`use_image_embeddings`) is not on this path.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
 import torch
 from einops import einsum, rearrange
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
 from modeling_flamingo_med.explanation.case import Case, require_patches
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedOutput
 from processing.errors import InputError
@@ -64,7 +66,7 @@ def attention(case: Case) -> tuple[Tensor, str]:
     gates = [layer.attn_gate.alpha.tanh().abs() for layer in case.model.cross_attn]
     # Those of the output, in which tokens that see no image take nothing.
     mean.cross = [gate * one.mean(1) for gate, one in zip(gates, outputs.cross_attentions, strict=True)]
-    tokens = _compose(mean, case.model.config.cross_attn_every_n_layers, keep=0.5)  # (r t p)
+    tokens = _compose(mean, case.model.config, keep=0.5)  # (r t p)
     weights = case.target.weights / case.target.weights.sum((1, 2), keepdim=True)
     return _on_grid(case, einsum(weights, tokens, "k r t, r t p -> k p")), _name(path)
 
@@ -84,7 +86,7 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
             (one * gradient).clamp(min=0).mean(1).detach()
             for one, gradient in zip(path.maps(), gradients, strict=True)
         ]
-        tokens = _compose(path.apply(raised), case.model.config.cross_attn_every_n_layers, keep=1.0)
+        tokens = _compose(path.apply(raised), case.model.config, keep=1.0)
         maps.append(einsum((weights != 0).float(), tokens, "r t, r t p -> p"))
     return _on_grid(case, torch.stack(maps)), _name(path)
 
@@ -132,7 +134,7 @@ def _explicit(part: PreTrainedModel) -> Iterator[None]:
         part.set_attn_implementation(before)
 
 
-def _compose(path: Path, every_n_layers: int, keep: float) -> Tensor:
+def _compose(path: Path, config: FlamingoMedConfig, keep: float) -> Tensor:
     """How much of each patch each token has taken in, (r t p), from maps (r t t), (r t l), (1 l (p + l)), (1 p p).
 
     Args:
@@ -140,10 +142,11 @@ def _compose(path: Path, every_n_layers: int, keep: float) -> Tensor:
     """
     r, t, latents = path.cross[0].shape
     taken = path.cross[0].new_zeros(r, t, latents)
-    depth = len(path.decoder) or len(path.cross) * every_n_layers
-    for layer in range(depth):
-        if layer % every_n_layers == 0:
-            taken = taken + path.cross[layer // every_n_layers]
+    first, every = config.cross_attn_first_layer, config.cross_attn_every_n_layers
+    gated = dict(zip(count(first, every), path.cross, strict=False))  # by the decoder's layer that each stands before
+    for layer in range(len(path.decoder) or max(gated) + 1):
+        if layer in gated:
+            taken = taken + gated[layer]
         if path.decoder:
             taken = keep * (taken + path.decoder[layer] @ taken)
 

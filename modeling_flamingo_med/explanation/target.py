@@ -8,6 +8,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from modeling_flamingo_med.classification_flamingo_med import question_end
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedOutput
 from processing.errors import InputError, check_keys
 from processing.processing_flamingo_med import FlamingoMedProcessor
@@ -118,7 +119,7 @@ def class_target(model: PreTrainedModel, processor: FlamingoMedProcessor, questi
     check_keys([class_name], model.config.label2id, "class")
     tokens = _tokenize(model, processor, question, None)
     ids = tokens["input_ids"]
-    end = (ids == model.config.eoq_token_id)[0].nonzero().max()
+    _, (end,) = question_end(ids, tokens["attention_mask"], None, None, model.config.eoq_token_id)
     weights = F.one_hot(end, ids.shape[1]).reshape(1, 1, -1).float()
     name = f"logit of class “{class_name}”"
     class_id = model.config.label2id[class_name]

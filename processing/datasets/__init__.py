@@ -29,7 +29,7 @@ FEATURES = Features(
         "organ": Value(
             "string"
         ),  # or body region that the image shows, lower case; "" where the data set does not say
-        "label": List(Value("string")),  # classes that hold; several for multi-label data, [] where they are unknown
+        "label": List(Value("string")),  # classes that hold: [] where none does, None where that is unknown
         "boxes": List({"label": Value("string"), "box": List(Value("float32"), 4)}),  # x0 y0 x1 y1 in original pixels
         "group": Value("string"),  # patient, case or image: what must never stand on both sides of a split
     }
@@ -87,10 +87,10 @@ def fingerprint(rows: Dataset) -> str:
 
 def class_names(train_rows: Dataset) -> list[str]:
     """Names of the classes of the train split, sorted: those that a model has an output for (`config.id2label`)."""
-    return sorted({name for names in train_rows["label"] for name in names})
+    return sorted({name for names in train_rows["label"] for name in names or ()})
 
 
 def count_unseen(rows: Dataset, names: Sequence[str]) -> int:
     """Number of rows with a class that is not among the names; they are still there to generate the answer of."""
     known = set(names)
-    return sum(not known.issuperset(label) for label in rows["label"])
+    return sum(not known.issuperset(label or ()) for label in rows["label"])

@@ -3,6 +3,7 @@
 import csv
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
-    except (OSError, EOFError, ValueError, csv.Error) as error:
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from None
     _require_columns(path, rows[:1], columns)
     return rows

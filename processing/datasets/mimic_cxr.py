@@ -94,7 +94,7 @@ def load(
             dropped["without a frontal image"] += 1
         else:
             text = _answer(report, SECTIONS[sections])
-            rows += [_row(root, study, dicom_ids, text, labels.get(study, []), views) for dicom_ids in chosen]
+            rows += [_row(root, study, dicom_ids, text, labels.get(study), views) for dicom_ids in chosen]
     require_images(rows)
     say_dropped(f"mimic_cxr {split}, studies", len(studies), dropped)
     return to_dataset(rows)
@@ -171,7 +171,7 @@ def _answer(report: dict[str, str], sections: tuple[str, ...]) -> str:
     return " ".join(f"{section.upper()}: {report[section]}" for section in sections)
 
 
-def _row(root: Path, study: tuple[str, str], dicom_ids: list[str], text: str, label: list[str], views: str) -> dict:
+def _row(root: Path, study: tuple[str, str], dicom_ids: list[str], text: str, label: list | None, views: str) -> dict:
     first, *others = [study_folder(root, *study) / f"{dicom_id}.jpg" for dicom_id in dicom_ids]
     name = f"s{study[1]}" if views == "study" else dicom_ids[0]
     return make_row(

@@ -96,8 +96,10 @@ def overlap(rows_a: Dataset, rows_b: Dataset, max_images: int | None = None) -> 
         touched["image_bytes"] = _same_bytes(files_a, files_b)
         touched["image_look"] = _alike(files_a, files_b)
         first = dict(zip(reversed(files_a.digests), reversed(files_a.image_ids), strict=True))
-        name_a = {i: first[digest] for i, digest in zip(files_a.image_ids, files_a.digests, strict=True)}
-        name_b = {i: first.get(digest, i) for i, digest in zip(files_b.image_ids, files_b.digests, strict=True)}
+        for files, names in ((files_a, name_a), (files_b, name_b)):
+            for i, digest in zip(files.image_ids, files.digests, strict=True):
+                if digest in first:
+                    names.setdefault(i, first[digest])  # a study has several files, one of which is enough
     name_b |= {i: name_a.get(i, i) for i in images_a & images_b}
 
     shared = {kind: _count_images(*ids, ids_a, ids_b) for kind, ids in touched.items()}

@@ -8,7 +8,8 @@
 
 Image paths are relative to their table. One table may name the split of each row in a column `split`; without it, test
 is chosen by a hash of the image. Validation, unless there is one, is carved from train by image. Optional columns:
-`group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`).
+`group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`, and
+an empty cell is not known; in JSON lines `[]` is none of them).
 """
 
 import os
@@ -153,8 +154,9 @@ def _damage(path: Path, mtime_ns: int) -> str | None:
 
 def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:
     image = str(entry["image"]).strip()
-    label = [] if entry["label"] is None else entry["label"]
-    names = label if isinstance(label, list) else str(label).split("|")
+    label = entry["label"]
+    names = label if isinstance(label, list) else str("" if label is None else label).split("|")
+    names = [clean(name) for name in names if clean(name)]
     row = make_row(
         id=f"{split or table.stem}-{number}",
         image=table.parent / image,
@@ -162,7 +164,7 @@ def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> 
         question=entry["question"],
         answer=entry["answer"],
         question_type=str(entry["question_type"] or "").strip().lower(),
-        label=[clean(name) for name in names if clean(name)],
+        label=names if names or isinstance(label, list) else None,
         group=clean("" if entry["group"] is None else entry["group"]),
     )
     return {**row, "split": split or split_name(str(entry["split"] or ""))}

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import EllipsisType
 
 from datasets import Dataset, concatenate_datasets
 
@@ -24,7 +25,7 @@ def make_row(
     answer_type: str | None = None,
     question_type: str = "",
     organ: str = "",
-    label: Iterable[str] | None = None,
+    label: Iterable[str] | EllipsisType | None = ...,
     boxes: Sequence[dict] = (),
     group: str | None = None,
     more_images: Iterable[str | Path] = (),
@@ -33,7 +34,7 @@ def make_row(
 
     Args:
         id, image_id, question, answer, question_type, organ, boxes: as in `FEATURES`.
-        label: names of the classes that hold; the answer, in lower case, by default.
+        label: names of the classes that hold, or None; by default the answer, in lower case, where there is one.
         image: a path, or the entry of a `datasets.Image(decode=False)` column; None if `to_dataset` gets it apart.
         answers: every accepted reference; the answer alone by default, none where it is empty (a blind test set).
         answer_type: by default "closed" where the answer is yes or no, "" where there is none, else "open".
@@ -45,8 +46,8 @@ def make_row(
         answers = [answer] if answer else []
     if answer_type is None:
         answer_type = ("closed" if answer.lower() in YES_NO else "open") if answer else ""
-    if label is None:
-        label = [answer.lower()] if answer else []
+    if label is ...:
+        label = [answer.lower()] if answer else None
     return {
         "id": id,
         "image": _file(image) if isinstance(image, str | Path) else image,
@@ -58,7 +59,7 @@ def make_row(
         "answer_type": answer_type,
         "question_type": question_type,
         "organ": organ,
-        "label": list(label),
+        "label": label if label is None else list(label),
         "boxes": list(boxes),
         "group": group or image_id,
     }

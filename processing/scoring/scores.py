@@ -107,11 +107,11 @@ def score_classes(
         names: of the head's classes, in their order.
 
     Returns:
-        rows as of `score_rows`, and the number of rows with a class that the head lacks, or without any. Macro F1 and
-        AUROC are those of all these rows.
+        rows as of `score_rows`, and the number of rows whose classes are unknown or in part not the head's. Macro F1
+        and AUROC are those of all other rows.
     """
     rows, number = _small(rows, "label"), {name: i for i, name in enumerate(names)}
-    of_known = [i for i, row in enumerate(rows) if row["label"] and number.keys() >= set(row["label"])]
+    of_known = [i for i, row in enumerate(rows) if row["label"] is not None and number.keys() >= set(row["label"])]
     unknown, rows = len(rows) - len(of_known), [rows[i] for i in of_known]
     if not rows:
         return [], unknown
