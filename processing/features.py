@@ -24,6 +24,7 @@ from processing.provenance import hash_weights
 
 ENCODED_AT_ONCE = 32
 IMAGES_A_FILE = 1024
+VERSION = 2  # of what is computed: another one makes another folder
 OF_SAVING = ("auto_map", "processor_class")  # settings of an image processor that change no pixel
 
 
@@ -99,6 +100,7 @@ class ImageFeatures:
         Raises:
             InputError: an image that cannot be read.
         """
+        model.vision_encoder.eval()  # a new one is in training mode, in which batch norm mixes images and learns
         missing = {content: image for image in images if (content := self.content(image)) not in self.index}
         entries = list(missing.items())
         with tqdm(total=len(entries), desc="image features", unit="image", disable=not progress or not entries) as bar:
@@ -148,5 +150,5 @@ def fingerprint(model: PreTrainedModel, processor: FlamingoMedProcessor) -> str:
     """Hash of all that features depend on."""
     taken = [model.config.vision_feature_layer, model.config.vision_feature_select]
     settings = {name: value for name, value in processor.image_processor.to_dict().items() if name not in OF_SAVING}
-    parts = [hash_weights(model.vision_encoder), taken, settings]
+    parts = [VERSION, hash_weights(model.vision_encoder), taken, settings]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -4,12 +4,15 @@ import pickle
 
 import pytest
 import torch
+from transformers import ResNetConfig
 
+from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.answering import answer_questions, load_model
 from processing.collator import FlamingoMedCollator
 from processing.datasets import load_split
 from processing.features import ImageFeatures, fingerprint
+from tests.conftest import SMALL, TEXT
 from tests.test_generation import count_calls
 
 
@@ -98,6 +101,19 @@ def test_a_changed_file_is_encoded_again(make_model, processor, rows, tmp_path):
     assert torch.equal(features[first], expected)
 
 
+def test_batch_norm_of_a_new_encoder_does_not_mix_images(processor, rows, tmp_path):
+    encoder = ResNetConfig(embedding_size=8, hidden_sizes=[8, 32], depths=[1, 1], layer_type="basic")
+    model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
+        encoder, TEXT["gpt2"], **processor.token_ids, **SMALL
+    )
+    assert model.vision_encoder.training  # as it begins
+    before = {name: buffer.clone() for name, buffer in model.vision_encoder.named_buffers()}
+    features = store(model, processor, rows, tmp_path / "store")
+    alone = store(model, processor, rows.select([0]), tmp_path / "alone")
+    torch.testing.assert_close(features[rows[0]["image"]], alone[rows[0]["image"]], rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.vision_encoder.named_buffers())
+
+
 @pytest.mark.parametrize("augmentation", [{}, {"rotation": 5}])
 def test_trainer_uses_them_where_it_may(make_model, processor, rows, tmp_path, own_cache, augmentation):
     losses = []
@@ -121,8 +137,8 @@ def test_trainer_uses_them_where_it_may(make_model, processor, rows, tmp_path, o
         trainer.evaluate()
         losses.append([entry["loss"] for entry in trainer.state.log_history if "loss" in entry])
         if store_features and not augmentation:
-            assert encoded == [1]
+            assert encoded == [3]  # one image of each data set, to see whether it fits, and then all
         else:
-            assert encoded[0] >= 4
+            assert encoded[0] >= 6
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert FlamingoMedTrainer(make_model(freeze_vision=False), args, processor, train_dataset=rows).features is None

@@ -20,7 +20,7 @@ def test_groups_by_organ():
 
 
 def test_classes_are_scored_where_the_head_knows_them():
-    labels = [["a"], ["b"], ["unseen"], [], ["a", "b"], ["a", "unseen"]]
+    labels = [["a"], ["b"], ["unseen"], None, ["a", "b"], ["a", "unseen"]]
     rows = [
         {"answers": ["-"], "answer_type": "open", "image_id": str(i), "label": label} for i, label in enumerate(labels)
     ]
