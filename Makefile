@@ -15,7 +15,7 @@ demo: $(DEMO_RUN)/recipe.yaml
 	$(BIN)/python eval.py ask --model $(DEMO_RUN) --image docs/phantom.png --question "On which side is the pleural effusion?"
 
 $(DEMO_RUN)/recipe.yaml: | $(INSTALLED)
-	@echo "== training on phantom, the embedded data set (about three minutes on two cores)"
+	@echo "== training on phantom, the embedded data set (three to seven minutes on two cores)"
 	$(BIN)/python train.py recipes/phantom.yaml --output_dir $(DEMO_RUN) --resume_from_checkpoint true
 
 test: $(INSTALLED)
