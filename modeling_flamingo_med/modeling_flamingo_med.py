@@ -172,13 +172,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         return cls(config, vision_encoder, language_model)
 
     def freeze(self) -> None:
-        """Stop the parts that the configuration freezes from learning."""
+        """Stop the parts that the configuration freezes from learning, batch norm and dropout included."""
         if self.config.freeze_vision:
             self.vision_encoder.requires_grad_(False)
         if self.config.freeze_text:
             self.language_model.requires_grad_(False)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
                 embeddings.requires_grad_(self.config.train_embeddings == "all")
+        self.train(self.training)  # a new encoder begins in training mode, in which batch norm mixes images
 
     def train(self, mode: bool = True) -> "FlamingoMedForConditionalGeneration":
         """As in `torch`; frozen parts stay in evaluation mode, so that they have no dropout."""

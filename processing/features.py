@@ -100,7 +100,6 @@ class ImageFeatures:
         Raises:
             InputError: an image that cannot be read.
         """
-        model.vision_encoder.eval()  # a new one is in training mode, in which batch norm mixes images and learns
         missing = {content: image for image in images if (content := self.content(image)) not in self.index}
         entries = list(missing.items())
         with tqdm(total=len(entries), desc="image features", unit="image", disable=not progress or not entries) as bar:

@@ -106,7 +106,6 @@ def test_batch_norm_of_a_new_encoder_does_not_mix_images(processor, rows, tmp_pa
     model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
         encoder, TEXT["gpt2"], **processor.token_ids, **SMALL
     )
-    assert model.vision_encoder.training  # as it begins
     before = {name: buffer.clone() for name, buffer in model.vision_encoder.named_buffers()}
     features = store(model, processor, rows, tmp_path / "store")
     alone = store(model, processor, rows.select([0]), tmp_path / "alone")
