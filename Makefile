@@ -10,13 +10,13 @@ DEMO_RUN := runs/phantom
 # training goes on where it stopped, a finished one is not repeated.
 demo: $(DEMO_RUN)/recipe.yaml
 	@echo "== scoring the held-out test split (with images, and with all images blanked)"
-	$(BIN)/python eval.py --model $(DEMO_RUN) --recipe recipes/phantom.yaml --split test
+	$(BIN)/flamingo-med evaluate --model $(DEMO_RUN) --split test
 	@echo "== asking about one image of the test split"
-	$(BIN)/python eval.py ask --model $(DEMO_RUN) --image docs/phantom.png --question "On which side is the pleural effusion?"
+	$(BIN)/flamingo-med ask --model $(DEMO_RUN) --image docs/phantom.png --question "On which side is the pleural effusion?"
 
 $(DEMO_RUN)/recipe.yaml: | $(INSTALLED)
 	@echo "== training on phantom, the embedded data set (three to seven minutes on two cores)"
-	$(BIN)/python train.py recipes/phantom.yaml --output_dir $(DEMO_RUN) --resume_from_checkpoint true
+	$(BIN)/flamingo-med train phantom --output_dir $(DEMO_RUN) --resume_from_checkpoint true
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
@@ -24,6 +24,7 @@ test: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

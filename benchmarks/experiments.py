@@ -2,10 +2,10 @@
 
     python benchmarks/experiments.py --group vqa_med --settings.data_dir DIR --settings.vision facebook/dinov2-small
 
-Each experiment is a recipe with a few settings changed, trained and then scored by `eval.py`, both in a process of its
-own; what is there already is not done again, so that the command goes on where it was stopped. Each is compared row by
-row with the reference of its group, the mean of all its seeds that are there: a difference has an interval that is
-paired and clustered by image, and knows nothing of the spread between seeds.
+Each experiment is a recipe with a few settings changed, trained and then scored, both in a process of its own; what is
+there already is not done again, so that the command resumes where it was stopped. Each is compared row by row with the
+reference of its group, the mean of all its seeds that are there: a difference has an interval that is paired and
+clustered by image, and knows nothing of the spread between seeds.
 """
 
 import json
@@ -14,18 +14,20 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import yaml
 
-from processing.errors import InputError, check_keys, run
-from processing.recipe import build_arguments, describe, override, read_recipe
-from processing.scoring.compare import differences, format_difference, pair_rows
-from processing.scoring.exact_match import exact_match
-from processing.scoring.intervals import clustered_bootstrap
-from processing.scoring.predictions import read_predictions
-from processing.scoring.report import format_score
+from flamingo_med.cli.main import run
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.settings import override, read_recipe
+from flamingo_med.evaluation.comparison import differences, format_difference, pair_rows
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.evaluation.predictions import read_predictions
+from flamingo_med.evaluation.tables import format_score
+from flamingo_med.metrics.exact_match import exact_match
+from processing.errors import InputError, check_keys
 
 ROOT = Path(__file__).resolve().parent.parent
 LIST = Path(__file__).with_suffix(".yaml")
@@ -38,7 +40,7 @@ class ExperimentArguments:
     group: str = field(metadata={"help": "of experiments.yaml"})
     output_dir: str = field(default="runs/experiments", metadata={"help": "folder of all runs"})
     only: list = field(default_factory=list, metadata={"help": "some of the group: --only \"['a', 'b, seed 1']\""})
-    settings: dict = field(default_factory=dict, metadata={"help": "of train.py, for all: --settings.data_dir DIR"})
+    settings: dict = field(default_factory=dict, metadata={"help": "of training, for all: --settings.data_dir DIR"})
 
 
 def train(folder: Path, recipe: str, settings: dict) -> None:
@@ -49,7 +51,7 @@ def train(folder: Path, recipe: str, settings: dict) -> None:
     """
     arguments = [part for name, value in settings.items() for part in (f"--{name}", yaml_line(value))]
     if not (folder / "recipe.yaml").is_file():  # written last
-        call("train.py", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
+        call("train", recipe, "--output_dir", folder, "--resume_from_checkpoint", "true", *arguments)
         return
     trained, asked = read_recipe(folder / "recipe.yaml"), override(read_recipe(recipe), arguments)
     of_folder = dict.fromkeys(("output_dir", "resume_from_checkpoint"))  # it may have been moved
@@ -63,15 +65,15 @@ def score(folder: Path, split: str) -> None:
     """Score one experiment on a split where that is not done."""
     scores = folder / "eval" / split
     if not (scores / "metrics.json").is_file():
-        call("eval.py", "--model", folder, "--split", split, "--output_dir", scores)
+        call("evaluate", "--model", folder, "--split", split, "--output_dir", scores)
 
 
-def call(script: str, *arguments: str | Path) -> None:
+def call(command: str, *arguments: str | Path) -> None:
     """Run one of the project's commands; ends where that fails."""
-    here = os.path.relpath(ROOT / script)  # which run.json and the card will show
-    done = subprocess.run([sys.executable, here, *map(str, arguments)], stdout=sys.stderr)
+    program = [sys.executable, "-m", "flamingo_med.cli.main", command]
+    done = subprocess.run([*program, *map(str, arguments)], stdout=sys.stderr)
     if done.returncode:
-        raise InputError(f"{script} ended with code {done.returncode}; what it said is above")
+        raise InputError(f"flamingo-med {command} ended with code {done.returncode}; what it said is above")
 
 
 def yaml_line(value: object) -> str:
@@ -80,7 +82,7 @@ def yaml_line(value: object) -> str:
 
 
 def dotted(settings: dict) -> dict:
-    """Nested settings as `train.py` takes them, each by itself: a whole mapping would replace that of the recipe.
+    """Nested settings as `flamingo-med train` takes them, each by itself, as a whole mapping would replace the recipe's.
 
     >>> dotted({"data_dir": "DIR", "model": {"resampler_depth": 2}})
     {'data_dir': 'DIR', 'model.resampler_depth': 2}
@@ -195,10 +197,12 @@ def table(runs: dict[str, Path], reference: list[Path], split: str) -> str:
 
 def main() -> None:
     """Experiments of a group, one after the other → table."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(ExperimentArguments)}")
-        return
-    (args,) = build_arguments(override({}, sys.argv[1:], ExperimentArguments), ExperimentArguments)
+    (args,) = CommandParser(
+        "python benchmarks/experiments.py",
+        __doc__,
+        ExperimentArguments,
+        often=[f.name for f in fields(ExperimentArguments)],
+    ).build(sys.argv[1:])
     groups = yaml.safe_load(LIST.read_text())
     check_keys([args.group], groups, "group")
     group = groups[args.group]

@@ -5,7 +5,7 @@
 
 The models are those of `implementations.py`, in float32, from prepared pixels; ours also from stored image features,
 with oneDNN where it is faster, and in bfloat16. The evaluation is that of 451 questions about 203 images, from image
-files to texts, every answer 4 tokens long: ours by `processing.answering`, peers 32 at a time, as rows come. Each is
+files to texts, every answer 4 tokens long: ours by `inference.answering`, peers 32 at a time, as rows come. Each is
 a process of its own; they take turns. flamingo-pytorch keeps nothing between tokens and has no mask for
 padding, so what it says to shorter questions of a batch means nothing; its time does.
 """
@@ -13,7 +13,7 @@ padding, so what it says to shorter questions of a batch means nothing; its time
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import datasets
 import torch
@@ -23,12 +23,12 @@ from transformers import StoppingCriteria, set_seed
 from turns import Row, format_rows, make_row, report, take_turns, write
 from workload import make_processor, make_rows
 
-from modeling_flamingo_med.matmul import choose_matmul
-from processing.answering import answer_questions
-from processing.errors import run
-from processing.features import store_features
+from flamingo_med.cli.main import run
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.inference.answering import answer_questions
+from flamingo_med.inference.features import store_features
+from flamingo_med.training.matmul import choose_matmul
 from processing.images import read_image
-from processing.recipe import build_arguments, describe, override
 
 TOKENS, SIZES, PEERS_AT_ONCE = 20, (1, 16), 32
 QUESTIONS, IMAGES, ANSWER_TOKENS = 451, 203, 4
@@ -156,10 +156,12 @@ def measure(names: list[str], args: BenchmarkArguments) -> list[Row]:
 
 def main() -> None:
     """Workers, in turn."""
-    if sys.argv[1:2] in (["-h"], ["--help"]):
-        print(f"{__doc__}\n{describe(BenchmarkArguments)}")
-        return
-    (args,) = build_arguments(override({}, sys.argv[1:], BenchmarkArguments), BenchmarkArguments)
+    (args,) = CommandParser(
+        "python benchmarks/generate_speed.py",
+        __doc__,
+        BenchmarkArguments,
+        often=[f.name for f in fields(BenchmarkArguments)],
+    ).build(sys.argv[1:])
     if args.worker is not None:
         set_seed(0)
         with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ that is trained on so few images can hardly find more.
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -22,12 +22,12 @@ from sklearn.svm import SVC
 from tqdm import tqdm
 from transformers import AutoImageProcessor, AutoModel
 
+from flamingo_med.cli.main import run
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.evaluation.tables import format_score
 from processing.datasets import load_split
-from processing.errors import run
 from processing.images import read_image
-from processing.recipe import build_arguments, describe, override
-from processing.scoring.intervals import clustered_bootstrap
-from processing.scoring.report import format_score
 
 SHARES = (0.0, 0.5, 0.75, 0.9, 1.0)
 IDENTITY_SHARE = 0.5
@@ -81,10 +81,9 @@ def row_of_table(title: str, right: np.ndarray, rows: Dataset) -> str:
 
 def main() -> None:
     """Rows → similarities → answers → table."""
-    if sys.argv[1:2] in ([], ["-h"], ["--help"]):
-        print(f"{__doc__}\n{describe(ProbeArguments)}")
-        return
-    (args,) = build_arguments(override({}, sys.argv[1:], ProbeArguments), ProbeArguments)
+    (args,) = CommandParser(
+        "python benchmarks/image_probe.py", __doc__, ProbeArguments, often=[f.name for f in fields(ProbeArguments)]
+    ).build(sys.argv[1:])
     splits = [load_split("vqa_rad", split, args.data_dir) for split in ("train", "validation", "test")]
     rows = concatenate_datasets(splits)
     answers = np.array([answer.strip().lower() for answer in rows["answer"]])

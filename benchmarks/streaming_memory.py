@@ -20,10 +20,9 @@ import psutil
 from datasets import Dataset
 from PIL import Image
 
-from modeling_flamingo_med.sampler import EndlessRows
+from flamingo_med.training.sampler import EndlessRows
 from processing.datasets import FEATURES
-from processing.datasets.sharded import stream
-from processing.datasets.shards import write_shards
+from processing.datasets.parquet_shards import stream, write_shards
 from processing.images import read_image
 
 STEPS = (1_000, 10_000, 50_000, 100_000)

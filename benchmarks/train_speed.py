@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from statistics import mean
 
 import datasets
@@ -28,11 +28,11 @@ from transformers import ProgressCallback, TrainerCallback, set_seed
 from turns import Row, format_rows, make_row, report, take_turns, write
 from workload import make_processor, make_rows
 
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.errors import run
+from flamingo_med.cli.main import run
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import build_arguments, describe, override
 
 QUESTIONS, IMAGES = 1800, 300
 LEVERS = {  # name → arguments of the trainer
@@ -181,10 +181,12 @@ def measure(names: list[str], size: int, rounds: int) -> list[Row]:
 
 def main() -> None:
     """Workers, in turn, at each batch size."""
-    if sys.argv[1:2] in (["-h"], ["--help"]):
-        print(f"{__doc__}\n{describe(BenchmarkArguments)}")
-        return
-    (args,) = build_arguments(override({}, sys.argv[1:], BenchmarkArguments), BenchmarkArguments)
+    (args,) = CommandParser(
+        "python benchmarks/train_speed.py",
+        __doc__,
+        BenchmarkArguments,
+        often=[f.name for f in fields(BenchmarkArguments)],
+    ).build(sys.argv[1:])
     if args.worker is not None:
         set_seed(0)
         if args.worker in PEERS:

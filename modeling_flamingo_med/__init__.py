@@ -13,10 +13,11 @@ from .cross_attention_flamingo_med import FlamingoMedGatedCrossAttention
 from .modeling_flamingo_med import FlamingoMedForConditionalGeneration, FlamingoMedPreTrainedModel
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 
-AutoConfig.register("flamingo_med", FlamingoMedConfig)
-AutoModel.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
-AutoModelForImageTextToText.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration)
-AutoProcessor.register(FlamingoMedConfig, FlamingoMedProcessor)
+# `import flamingo_med` may have registered their names already.
+AutoConfig.register("flamingo_med", FlamingoMedConfig, exist_ok=True)
+AutoModel.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration, exist_ok=True)
+AutoModelForImageTextToText.register(FlamingoMedConfig, FlamingoMedForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(FlamingoMedConfig, FlamingoMedProcessor, exist_ok=True)
 
 FlamingoMedConfig.register_for_auto_class("AutoConfig")
 FlamingoMedForConditionalGeneration.register_for_auto_class("AutoModelForImageTextToText")

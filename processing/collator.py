@@ -1,6 +1,6 @@
 """Rows of a data set to one batch, in which every distinct image stands once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from PIL.Image import Image
@@ -9,7 +9,6 @@ from torch import Tensor
 from processing.augmentation import Augmentation
 from processing.datasets import images_of
 from processing.errors import InputError
-from processing.features import ImageFeatures
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -21,11 +20,11 @@ class FlamingoMedCollator:
         processor: the model's processor.
         answers: with the answers, to learn from; without, to generate from.
         blank_images: every image a uniform grey, to see what the model answers without one.
-        features: what a frozen image encoder made of the images, instead of the images themselves.
+        features: image → (p d), what a frozen image encoder made of it, instead of the images themselves.
         label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
         multi_label: several classes may hold at once.
         packed: put all rows end to end in one, without padding.
-        learn_questions: with the answers, labels cover the questions too.
+        train_on_questions: with the answers, labels cover the questions too.
     """
 
     def __init__(
@@ -34,11 +33,11 @@ class FlamingoMedCollator:
         *,
         answers: bool,
         blank_images: bool = False,
-        features: ImageFeatures | None = None,
+        features: Mapping[dict, Tensor] | None = None,
         label2id: dict[str, int] | None = None,
         multi_label: bool = False,
         packed: bool = False,
-        learn_questions: bool = False,
+        train_on_questions: bool = False,
     ):
         self.processor = processor
         self.answers = answers
@@ -47,7 +46,7 @@ class FlamingoMedCollator:
         self.label2id = label2id or {}
         self.multi_label = multi_label
         self.packed = packed
-        self.learn_questions = learn_questions
+        self.train_on_questions = train_on_questions
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w) or image_features (m 1 f p d), of studies
@@ -66,7 +65,7 @@ class FlamingoMedCollator:
         try:
             prompts = [self.processor.render(row["question"]) for row in rows]
             answers = [row["answer"] for row in rows] if self.answers else None
-            tokens = self.processor.tokenize(prompts, answers, learn_questions=self.learn_questions)
+            tokens = self.processor.tokenize(prompts, answers, train_on_questions=self.train_on_questions)
         except ValueError as error:
             raise InputError(f"one of {len(rows)} questions, about {', '.join(studies)}: {error}") from None
         row_images = torch.tensor([[number[row["image_id"]]] for row in rows])

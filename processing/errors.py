@@ -1,9 +1,16 @@
-"""What a user can mend is one sentence and exit code 2; everything else keeps its traceback."""
+"""InputError: what a user can fix, in one sentence; and the checks of names and types that raise it."""
 
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, get_args
+
+# Names in recipes, on the command line and in saved files that are not what they were.
+RENAMED = {
+    "without": "exclude",
+    "learn_questions": "train_on_questions",
+    "own": "custom",
+    "sharded": "parquet_shards",
+}
 
 
 class InputError(ValueError):
@@ -17,6 +24,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     'did you mean learning_rate?'
     """
     known = sorted(known)
+    if RENAMED.get(name) in known:
+        return f"it is now called {RENAMED[name]}"
     close = get_close_matches(str(name), known, n=1)
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(known)}"
 
@@ -55,12 +64,36 @@ def _flat(hint: Any) -> list[type]:
     return [kind for part in get_args(hint) for kind in _flat(part)]
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call a command's `main`; on an `InputError` print its sentence and exit with code 2."""
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
+def reason(error: BaseException) -> str:
+    """Why something of the Hub was not to be had, and the way out; of another error, its first line.
+
+    Args:
+        error: of the Hub's client, or what a library has made of it.
+    """
+    from huggingface_hub import constants  # here: this module must import within milliseconds
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    cause = next((cause for cause in causes if isinstance(cause, HTTPError | OfflineModeIsEnabled)), None)
+    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
+    if isinstance(cause, OfflineModeIsEnabled):
+        return "it is not at hand, and HF_HUB_OFFLINE is set"
+    if isinstance(cause, RevisionNotFoundError):
+        return "the repository has no such revision"
+    if isinstance(cause, RepositoryNotFoundError):
+        return "there is no such repository, or the token may not see it"
+    if status == 401:
+        return "there is no token that the Hub accepts; run `hf auth login`, or set HF_TOKEN"
+    if status == 403:
+        return "the token has no right to it; take one that has, or another name"
+    if cause is not None and status is None:
+        return f"{constants.ENDPOINT} cannot be reached"
+    return str(error).strip().partition("\n")[0]

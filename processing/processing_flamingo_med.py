@@ -122,7 +122,7 @@ class FlamingoMedProcessor(ProcessorMixin):
         return {"role": "user", "content": content}
 
     def tokenize(
-        self, prompts: Sequence[str], answers: Sequence[str] | None = None, *, learn_questions: bool = False
+        self, prompts: Sequence[str], answers: Sequence[str] | None = None, *, train_on_questions: bool = False
     ) -> BatchFeature:
         """Prompts, and in training their answers, to padded token ids.
 
@@ -130,7 +130,7 @@ class FlamingoMedProcessor(ProcessorMixin):
             prompts: b rendered prompts.
             answers: b answers. Prompt and answer are tokenized apart, so that what the model continues in use is token
                 for token what it has learned to continue.
-            learn_questions: with answers, all after the last `<image>` is to be learned.
+            train_on_questions: with answers, all after the last `<image>` is to be learned.
 
         Returns:
             input_ids, attention_mask (b t), padded on the left to generate from. With answers: padded on the right,
@@ -162,7 +162,7 @@ class FlamingoMedProcessor(ProcessorMixin):
             "attention_mask": _pad([[1] * len(row) for row in input_ids], 0, right),
         }
         if answers is not None:
-            starts = [len(row) - row[::-1].index(image) if learn_questions else len(row) for row in rows]
+            starts = [len(row) - row[::-1].index(image) if train_on_questions else len(row) for row in rows]
             labels = [[-100] * start + row[start:] for start, row in zip(starts, input_ids, strict=True)]
             batch["labels"] = _pad(labels, -100, right)
         return BatchFeature(batch)

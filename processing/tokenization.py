@@ -1,18 +1,9 @@
-"""A tokenizer for the words of a data set: trained from nothing, or a decoder's own with more words in one piece.
-
-    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --vocab_size 8192 --output_dir DIR
-    python -m processing.tokenizer --recipe recipes/vqa_rad.yaml --vocab_size 51000 --output_dir DIR --extend gpt2
-
-Learns from the train split, prints the tokens per word of the validation split, and writes a folder that `tokenizer:`
-in a recipe takes: beside a decoder with random weights, or, extended, beside the decoder that it was extended from.
-"""
+"""A tokenizer for the words of a data set: trained from nothing, or a decoder's own with more words in one piece."""
 
 import json
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,21 +11,9 @@ from datasets import Dataset, IterableDataset
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from processing.errors import InputError, run
-from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import DataArguments, build_with_data, describe
+from processing.errors import InputError
 
 MIN_FREQUENCY = 5  # a token met less often than that in training has no chance to learn what it means
-
-
-@dataclass
-class TokenizerArguments:
-    """What the tokenizer learns from, and where it goes."""
-
-    recipe: str = field(metadata={"help": "recipe that names the data set"})
-    vocab_size: int = field(metadata={"help": "at most so many tokens, beside the special ones"})
-    output_dir: str = field(metadata={"help": "folder of the tokenizer"})
-    extend: str | None = field(default=None, metadata={"help": "Hub id or folder whose vocabulary is extended"})
 
 
 def texts_of(rows: Dataset | IterableDataset) -> Iterator[str]:
@@ -130,7 +109,7 @@ def extend_embeddings(model: PreTrainedModel, old: PreTrainedTokenizerBase, new:
     if changed:
         raise InputError(
             f"{len(changed)} tokens of the decoder's own tokenizer have another number or none in {new.name_or_path}; "
-            "extend the decoder's own, see python -m processing.tokenizer --help"
+            "extend the decoder's own, see flamingo-med tokenizer --help"
         )
     if len(new) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(new), mean_resizing=False)
@@ -147,45 +126,6 @@ def tokens_per_word(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) ->
     return sum(len(tokenizer.tokenize(text)) for text in texts) / sum(len(text.split()) for text in texts)
 
 
-def format_table(rows: Dataset, tokenizers: dict[str, PreTrainedTokenizerBase]) -> str:
-    """Tokens per word of questions and of answers: a line for each tokenizer, and one for its bytes."""
-    columns = {name: [text for text in rows[name] if text.strip()] for name in ("question", "answer")}
-    columns = {name: texts for name, texts in columns.items() if texts}
-    width = max(map(len, [*tokenizers, "tokens per word"]))
-    lines = [f"{'tokens per word':<{width}}" + "".join(f"{name + 's':>12}" for name in columns) + f"{'tokens':>12}"]
-    for label, tokenizer in tokenizers.items():
-        values = "".join(f"{tokens_per_word(tokenizer, texts):>12.2f}" for texts in columns.values())
-        lines.append(f"{label:<{width}}{values}{len(tokenizer):>12,}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    """Recipe → train split → tokenizer → folder, and a table."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(TokenizerArguments, DataArguments)}")
-        return
-    args, data_args = build_with_data(sys.argv[1:], TokenizerArguments)
-    if args.vocab_size <= 256:
-        raise InputError(f"vocab_size is {args.vocab_size}, but the bytes alone are 256 tokens")
-    folder = Path(args.output_dir)
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder} is not empty; choose another --output_dir, or remove it")
-
-    rows = data_args.load("train")
-    compared = {}
-    if args.extend is None:
-        tokenizer = train_tokenizer(texts_of(rows), args.vocab_size)
-        compared["bytes"] = train_tokenizer([], 256)
-    else:
-        compared["before"] = load_tokenizer(args.extend)
-        tokenizer = extend_tokenizer(compared["before"], texts_of(rows), args.vocab_size)
-    compared["after"] = tokenizer
-    print(f"{data_args.dataset}, validation split\n{format_table(data_args.load('validation'), compared)}")
-    # The processor adds the special tokens, as it will when the tokenizer is used.
-    FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer).tokenizer.save_pretrained(folder)
-    print(f"written: {folder}; use it in a recipe: tokenizer: {folder}")
-
-
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a Hub id or folder.
 
@@ -196,7 +136,3 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise InputError(f"no tokenizer at {name}: {str(error).splitlines()[0]}") from None
-
-
-if __name__ == "__main__":
-    run(main)

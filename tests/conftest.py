@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import CLIPVisionConfig, Dinov2Config, GPT2Config, LlamaConfig, set_seed
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration, FlamingoMedProcessor
-from processing.tokenizer import train_tokenizer
+from processing.tokenization import train_tokenizer
 
 VISION = {
     "clip": CLIPVisionConfig(

@@ -1,17 +1,24 @@
-"""`python eval.py compare_maps`: several models' answers and maps to the same questions, side by side."""
+"""Show several models' answers and maps to the same questions side by side.
+
+Writes comparison.html and comparison.png to output_dir.
+
+  flamingo-med compare-maps --models "[runs/phantom, runs/other]" --split test --output_dir page
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from modeling_flamingo_med.explanation.comparison import compare, draw, page, says
-from modeling_flamingo_med.explanation.methods import METHODS, load_method
-from modeling_flamingo_med.explanation.report import choose
+from flamingo_med.cli.arguments import build_with_typed_data
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.provenance import provenance
+from flamingo_med.explanation.map_comparison import compare, draw, page, says
+from flamingo_med.explanation.measurement import choose
+from flamingo_med.explanation.methods import METHODS, load_method
+from flamingo_med.reporting.figures import to_png
+from processing.datasets.arguments import DataArguments
 from processing.errors import InputError, check_keys
 from processing.files import write_whole
-from processing.folders import reserve
-from processing.pictures import to_png
-from processing.provenance import provenance
-from processing.recipe import build_with_data
 
 
 @dataclass
@@ -36,13 +43,15 @@ class ComparisonArguments:
         self.recipe = self.recipe or f"{self.models[0]}/recipe.yaml"
 
 
-def compare_maps(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """comparison.html and comparison.png."""
-    args, data_args = build_with_data(arguments, ComparisonArguments)
+    often = ("models", "split", "recipe", "data_dir", "output_dir", "limit", "method")
+    parser = CommandParser("flamingo-med compare-maps", __doc__, ComparisonArguments, DataArguments, often=often)
+    args, data_args = build_with_typed_data(parser, arguments)
     load_method(args.method)
     rows = [row for row, _ in choose(data_args.load(args.split), args.limit)]
     folder = Path(args.output_dir)
-    lock = reserve(folder)
+    lock = lock_folder(folder)
     cells = compare(args.models, rows, args.method)
     title = f"Models side by side on {data_args.dataset} {args.split}, questions: {len(rows)}"
     (folder / "comparison.png").write_bytes(to_png(draw(args.models, rows, cells, title)))

@@ -1,25 +1,21 @@
-"""Show a model in the browser: an image, a question, the answer, and which places of the image it came from.
+"""Serve the page on which one asks about an image, at http://127.0.0.1:7860; it reaches no other machine.
 
-    python demo.py --model runs/phantom
+To let others in, name who may come, and give the password in an environment variable.
 
-The page is at http://127.0.0.1:7860 and reaches no other machine. To let others in, name who may come, and give the
-password in an environment variable:
+  flamingo-med demo --model runs/phantom
+  FLAMINGO_MED_PASSWORD=… flamingo-med demo --model runs/phantom --host 0.0.0.0 --user reader
 
-    FLAMINGO_MED_PASSWORD=… python demo.py --model runs/phantom --host 0.0.0.0 --user reader
-
-Needs: pip install "flamingo-med[demo]". Research software. Not for clinical use.
+Needs the extra [demo]. Research software. Not for clinical use.
 """
 
-import sys
 from dataclasses import dataclass, field
 
-import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
-from modeling_flamingo_med.demo.guard import check_address, private_folder
-from processing.answering import load_model
-from processing.errors import InputError, run
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.demo.guard import check_address, private_folder
+from flamingo_med.evaluation.calibration import load_calibration
+from flamingo_med.inference.answering import load_model
+from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import build_arguments, describe, override
-from processing.scoring.temperature import load_calibration
 
 
 @dataclass
@@ -41,19 +37,16 @@ class DemoArguments:
             raise InputError(f"port is from 1 to 65535, got {self.port}")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Check, load, build, serve."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(DemoArguments)}")
-        return
-    (args,) = build_arguments(override({}, arguments, DemoArguments), DemoArguments)
+    often = ("model", "host", "port", "user", "max_upload_mb", "queue_size")
+    (args,) = CommandParser("flamingo-med demo", __doc__, DemoArguments, often=often).build(arguments)
     check_address(args.host, args.port, args.user)
     with private_folder():
         try:
-            from modeling_flamingo_med.demo.page import build_page
-            from modeling_flamingo_med.demo.server import serve
-            from modeling_flamingo_med.demo.session import Assistant
+            from flamingo_med.demo.demo_page import build_page
+            from flamingo_med.demo.server import serve
+            from flamingo_med.demo.session import Assistant
         except ModuleNotFoundError as error:
             raise InputError(f'the page needs {error.name}: pip install "flamingo-med[demo]"') from None
         model, processor = load_model(args.model)
@@ -69,7 +62,3 @@ def main() -> None:
             max_upload_mb=args.max_upload_mb,
             queue_size=args.queue_size,
         )
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,4 +1,9 @@
-"""`python eval.py explain`: the explanation report card of a model on a split of a data set."""
+"""Measure how faithful the maps of a model's answers are, by every method, on a split of a data set.
+
+Writes report.json, questions.jsonl, report.png and report.html to output_dir.
+
+  flamingo-med explain --model runs/phantom --split test
+"""
 
 import json
 from collections.abc import Sequence
@@ -6,19 +11,22 @@ from dataclasses import asdict, dataclass, field
 
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.explanation import card
-from modeling_flamingo_med.explanation.faithfulness import randomise
-from modeling_flamingo_med.explanation.methods import METHODS, load_method
-from modeling_flamingo_med.explanation.report import Checks, choose, format_table, judge, measure, score
-from processing.answering import load_model
+from flamingo_med.cli.arguments import OFTEN, build_with_typed_data
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.provenance import provenance
+from flamingo_med.explanation import explanation_card
+from flamingo_med.explanation.faithfulness import randomise
+from flamingo_med.explanation.measurement import Checks, choose, format_table, judge, measure, score
+from flamingo_med.explanation.methods import METHODS, load_method
+from flamingo_med.inference.answering import load_model
+from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.reporting.figures import to_png
 from processing.datasets import fingerprint
+from processing.datasets.arguments import DataArguments
 from processing.errors import InputError, check_keys
 from processing.files import write_json, write_whole
-from processing.folders import reserve, results_folder
-from processing.pictures import to_png
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.provenance import provenance
-from processing.recipe import SplitArguments, build_with_data
 
 
 @dataclass(kw_only=True)
@@ -41,23 +49,25 @@ class ExplanationArguments(SplitArguments):
             raise InputError(f"limit is at least 1, got {self.limit}")
 
 
-def explain(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Table, report.json, questions.jsonl, report.png and report.html."""
-    args, data_args = build_with_data(arguments, ExplanationArguments)
+    often = (*OFTEN, "methods", "limit")
+    parser = CommandParser("flamingo-med explain", __doc__, ExplanationArguments, DataArguments, often=often)
+    args, data_args = build_with_typed_data(parser, arguments)
     for method in args.methods:
         load_method(method)
     rows = data_args.load(args.split)
     folder = results_folder(args, "explain", data_args)
     model, processor = load_model(args.model, args.revision)
     others = [load_repeat(name, processor) for name in args.repeats]
-    lock = reserve(folder)
+    lock = lock_folder(folder)
     chosen = choose(rows, args.limit)
     records = measure(model, processor, chosen, args.methods, Checks(randomise(model, args.seed), others))
     scores = score(records)
     sentences, notes = judge(scores, args.methods), describe_choice(records, len(rows))
 
     title = f"Explanations of {args.model} on {data_args.dataset} {args.split}"
-    png = to_png(card.draw(scores, title))
+    png = to_png(explanation_card.draw(scores, title))
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
     meta["revision"] = getattr(model.config, "_commit_hash", None)
     write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
@@ -65,7 +75,7 @@ def explain(arguments: list[str]) -> None:
         folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     )
     (folder / "report.png").write_bytes(png)
-    write_whole(folder / "report.html", card.to_html(scores, sentences, notes, title, png))
+    write_whole(folder / "report.html", explanation_card.to_html(scores, sentences, notes, title, png))
     lock.release()
     print(f"\n{title}, 95 % intervals clustered by image\n\n{format_table(scores)}\n")
     print(*notes, *sentences, sep="\n")

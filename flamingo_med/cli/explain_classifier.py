@@ -1,28 +1,33 @@
-"""`python eval.py explain_classifier`: a classifier's findings on one image, checked by asking a VQA model."""
+"""Check an image classifier's findings on one image by asking a model about them, with maps of both.
+
+Writes explanation.html and explanation.json to output_dir.
+
+  flamingo-med explain-classifier --model runs/phantom --classifier runs/resnet --image x.png --output_dir page
+"""
 
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
-from modeling_flamingo_med.explanation.classifier import load_classifier
-from modeling_flamingo_med.explanation.interrogation import (
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.provenance import provenance
+from flamingo_med.evaluation.calibration import load_calibration
+from flamingo_med.explanation.classifier import load_classifier
+from flamingo_med.explanation.classifier_page import classifier_page
+from flamingo_med.explanation.interrogation import (
     PIXEL_METHODS,
     UNCALIBRATED,
     as_dict,
     explain_classifier,
     in_words,
 )
-from modeling_flamingo_med.explanation.methods import load_method
-from modeling_flamingo_med.explanation.page import classifier_page
-from modeling_flamingo_med.explanation.questions import DEFAULT, read_questions
-from processing.answering import load_model
+from flamingo_med.explanation.methods import load_method
+from flamingo_med.explanation.questions import DEFAULT, read_questions
+from flamingo_med.inference.answering import load_model
 from processing.errors import check_keys
 from processing.files import write_json, write_whole
-from processing.folders import reserve
 from processing.images import read_image
-from processing.provenance import provenance
-from processing.recipe import build_arguments, override
-from processing.scoring.temperature import load_calibration
 
 
 @dataclass
@@ -49,16 +54,19 @@ class ClassifierArguments:
         check_keys([self.method], PIXEL_METHODS, "method for classifier and VQA model alike")
 
 
-def explain_classifier_command(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """explanation.html, explanation.json, and the verdicts in words."""
-    (args,) = build_arguments(override({}, arguments, ClassifierArguments), ClassifierArguments)
+    often = ("model", "classifier", "image", "output_dir", "top", "method")
+    (args,) = CommandParser("flamingo-med explain-classifier", __doc__, ClassifierArguments, often=often).build(
+        arguments
+    )
     load_method(args.method)
     questions, image = read_questions(args.questions), read_image(args.image)
     classifier = load_classifier(args.classifier, args.classifier_question)
     model, processor = load_model(args.model)
     calibration = load_calibration(args.model)
     folder = Path(args.output_dir)
-    lock = reserve(folder)
+    lock = lock_folder(folder)
     explanation = explain_classifier(
         image,
         classifier,

@@ -1,8 +1,8 @@
-"""Publish a finished model, a metric or the phantom data set on the Hub.
+"""Put a finished model, a metric or the phantom data set on the Hub.
 
-    python -m processing.publish model runs/phantom user/flamingo-med-phantom
-    python -m processing.publish metric exact_match user/exact_match
-    python -m processing.publish dataset phantom user/phantom --data.seed 1
+  flamingo-med publish model runs/phantom user/flamingo-med-phantom
+  flamingo-med publish metric exact_match user/exact_match
+  flamingo-med publish dataset phantom user/phantom --data.seed 1
 
 The token is that of `hf auth login` or HF_TOKEN. What is published is loaded by
 `AutoModelForImageTextToText.from_pretrained` (with trust_remote_code=True where this package is not installed),
@@ -11,7 +11,6 @@ The token is that of `hf auth login` or HF_TOKEN. What is published is loaded by
 
 import html
 import shutil
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,13 +19,13 @@ import evaluate
 from datasets import DatasetDict, Features, Image, List
 from huggingface_hub import DatasetCard, SpaceCard, upload_folder
 
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.hub import hub_errors, make_repository, upload_model
+from flamingo_med.common.settings import build_arguments, override
 from processing.datasets import FEATURES, SPLITS, load_split, phantom
-from processing.errors import InputError, check_keys, run
-from processing.hub import hub_errors, make_repository, upload_model
-from processing.recipe import build_arguments, describe, override
+from processing.errors import InputError, check_keys
 
-USAGE = "python -m processing.publish model|metric|dataset NAME USER/REPOSITORY"
-SCORERS = Path(__file__).parent / "scoring"
+METRICS = Path(__file__).parents[1] / "metrics"
 
 METRIC_CARD = """---
 title: {title}
@@ -106,8 +105,8 @@ def publish_model(name: str, repo_id: str, args: PublishArguments) -> str:
 
 def publish_metric(name: str, repo_id: str, args: PublishArguments) -> str:
     """A scorer's file as a Space, under the name that `evaluate.load` looks for; returns where it is."""
-    file = SCORERS / f"{name}.py"
-    check_keys([name], [path.stem for path in SCORERS.glob("*.py") if is_metric(path)], "metric")
+    file = METRICS / f"{name}.py"
+    check_keys([name], [path.stem for path in METRICS.glob("*.py") if is_metric(path)], "metric")
     metric = evaluate.load(str(file))
     repo_id = make_repository(repo_id, "space", args.private, args.revision, space_sdk="static")
     facts = {"title": name, "repo_id": repo_id, "description": metric.description, "inputs": metric.inputs_description}
@@ -126,7 +125,7 @@ def publish_metric(name: str, repo_id: str, args: PublishArguments) -> str:
 
 
 def is_metric(file: Path) -> bool:
-    """Whether a file of the scorers says of itself that it is a metric of `evaluate`."""
+    """Whether a file of the metrics says of itself that it is a metric of `evaluate`."""
     return "(evaluate.Metric)" in file.read_text(encoding="utf-8")
 
 
@@ -150,22 +149,23 @@ def publish_dataset(name: str, repo_id: str, args: PublishArguments) -> str:
 KINDS = {"model": publish_model, "metric": publish_metric, "dataset": publish_dataset}
 
 
-def main() -> None:
+WORDS = {
+    "kind": "model, metric or dataset",
+    "name": "folder of the run, name of the metric, or phantom",
+    "repository": "USER/NAME on the Hub",
+}
+
+
+def main(arguments: list[str]) -> None:
     """Kind, name and repository → where it is published."""
-    words = sys.argv[1:4]
-    if not words or words[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(PublishArguments)}")
-        return
-    check_keys(words[:1], KINDS, "kind of thing to publish")
-    if len(words) < 3 or any(word.startswith("--") for word in words):
-        raise InputError(f"the name or the repository is missing; write {USAGE}")
-    kind, name, repo_id = words
-    (args,) = build_arguments(override({}, sys.argv[4:], PublishArguments), PublishArguments)
+    parser = CommandParser(
+        "flamingo-med publish", __doc__, PublishArguments, words=WORDS, often=("private", "revision", "data")
+    )
+    words, typed = parser.parse(arguments)
+    kind, name, repo_id = words.values()
+    check_keys([kind], KINDS, "kind of thing to publish")
+    (args,) = build_arguments(override({}, typed, PublishArguments), PublishArguments)
     if args.data and kind != "dataset":
         raise InputError(f"--data is for a data set, not for a {kind}")
     with hub_errors(f"{name} was not published as {repo_id}"):
         print(f"published: {KINDS[kind](name, repo_id, args)}")
-
-
-if __name__ == "__main__":
-    run(main)

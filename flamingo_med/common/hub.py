@@ -5,17 +5,13 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, constants, create_branch, create_repo, upload_folder
+from huggingface_hub import CommitInfo, create_branch, create_repo, upload_folder
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HFValidationError,
     HTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 
-from processing.errors import InputError
+from processing.errors import InputError, reason
 
 # OSError: offline, or no token; an upload wraps what stopped it in a RuntimeError.
 HUB_ERRORS = (HTTPError, HFValidationError, OSError, RuntimeError)
@@ -32,32 +28,6 @@ def hub_errors(what: str) -> Iterator[None]:
         yield
     except HUB_ERRORS as error:
         raise InputError(f"{what}: {reason(error)}") from None
-
-
-def reason(error: BaseException) -> str:
-    """Why something of the Hub was not to be had, and the way out; of another error, its first line.
-
-    Args:
-        error: of the Hub's client, or what a library has made of it.
-    """
-    causes = [error]
-    while causes[-1].__cause__ is not None:
-        causes.append(causes[-1].__cause__)
-    cause = next((cause for cause in causes if isinstance(cause, HTTPError | OfflineModeIsEnabled)), None)
-    status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
-    if isinstance(cause, OfflineModeIsEnabled):
-        return "it is not at hand, and HF_HUB_OFFLINE is set"
-    if isinstance(cause, RevisionNotFoundError):
-        return "the repository has no such revision"
-    if isinstance(cause, RepositoryNotFoundError):
-        return "there is no such repository, or the token may not see it"
-    if status == 401:
-        return "there is no token that the Hub accepts; run `hf auth login`, or set HF_TOKEN"
-    if status == 403:
-        return "the token has no right to it; take one that has, or another name"
-    if cause is not None and status is None:
-        return f"{constants.ENDPOINT} cannot be reached"
-    return str(error).strip().partition("\n")[0]
 
 
 def make_repository(

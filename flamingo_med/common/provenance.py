@@ -9,16 +9,27 @@ from pathlib import Path
 
 import torch
 
+COMMANDS = Path(__file__).parents[1] / "cli"
 PACKAGES = ("flamingo-med", "torch", "transformers", "datasets", "accelerate", "tokenizers", "pillow")
 
 
 def provenance() -> dict:
-    """{"command", "commit", "versions"}; the commit ends in "-dirty" where files differ from it, None without git."""
+    """{"command", "commit", "versions"}; the commit ends in "-dirty" where files differ from it, and is None where
+    this package was not run from a checkout of its own."""
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join([*_program(Path(sys.argv[0])), *sys.argv[1:]]),
         "commit": _commit(),
         "versions": {"python": sys.version.split()[0], **{name: version(name) for name in PACKAGES}},
     }
+
+
+def _program(script: Path) -> list[str]:
+    """What one types to start what was started."""
+    if script.name == "flamingo-med" or script == COMMANDS / "main.py":
+        return ["flamingo-med"]
+    return (
+        ["python", "-m", f"flamingo_med.cli.{script.stem}"] if script.parent == COMMANDS else ["python", str(script)]
+    )
 
 
 def hash_weights(module: torch.nn.Module) -> str:
@@ -31,8 +42,15 @@ def hash_weights(module: torch.nn.Module) -> str:
 
 
 def _commit() -> str | None:
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    """The commit of the checkout that holds this file; somebody else's repository around an installation is none."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
     try:
-        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+        for command in (
+            ["ls-files", "--error-unmatch", here.name],
+            ["describe", "--always", "--dirty", "--abbrev=40"],
+        ):
+            said = subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
+    return said.strip()

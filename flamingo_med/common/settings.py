@@ -1,80 +1,17 @@
-"""Recipes: a YAML file of settings, overridden from the command line, into argument dataclasses."""
+"""Settings: a YAML recipe, overridden from the command line, into argument dataclasses."""
 
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import yaml
-from datasets import Dataset, IterableDataset
 
-from processing.datasets import load_split, sharded
-from processing.datasets.rows import leave_out
-from processing.errors import InputError, check_keys, check_types
+from processing.errors import InputError, check_keys, check_types, nearest
 
-
-@dataclass(kw_only=True)
-class TrainedModelArguments:
-    """Which model."""
-
-    model: str = field(metadata={"help": "folder or Hub id of the model"})
-    revision: str | None = field(
-        default=None, metadata={"help": "branch, tag or commit of a model of the Hub; its main branch if unset"}
-    )
-
-    def __post_init__(self):
-        if self.revision is not None and Path(self.model).is_dir():
-            raise InputError(f"--revision {self.revision} is for a model of the Hub, and {self.model} is a folder")
-
-
-@dataclass(kw_only=True)
-class SplitArguments(TrainedModelArguments):
-    """Which model, on which split of a data set, and where the results go."""
-
-    recipe: str | None = field(default=None, metadata={"help": "recipe that names the data set; the model's if unset"})
-    split: str = field(default="test", metadata={"help": "train, validation or test"})
-    output_dir: str | None = field(
-        default=None,
-        metadata={"help": "MODEL/eval/DATASET-SPLIT-OPTIONS (or explain/) if unset, in runs/ for one of the Hub"},
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
-
-
-@dataclass
-class DataArguments:
-    """Which data set, and from where."""
-
-    dataset: str = field(default="phantom", metadata={"help": "name of the data set"})
-    data_dir: str | None = field(default=None, metadata={"help": "its folder or Hub id; its own default if unset"})
-    data: dict = field(default_factory=dict, metadata={"help": "its options: --data.seed 1"})
-    without: str | None = field(
-        default=None,
-        metadata={"help": "report of processing.datasets.overlap: its images of b are left out of all splits"},
-    )
-    streaming: bool = field(
-        default=False,
-        metadata={"help": "train on the shards of a sharded data set without loading it; max_steps ends"},
-    )
-
-    def load(self, split: str) -> Dataset:
-        """One split of it, see `processing.datasets.load_split`."""
-        rows = load_split(self.dataset, split, self.data_dir, **self.data)
-        return leave_out(rows, self.without, f"{self.dataset} {split}") if self.without else rows
-
-    def load_train(self) -> Dataset | IterableDataset:
-        """The train split, or a stream of it."""
-        if not self.streaming:
-            return self.load("train")
-        if self.without:
-            raise InputError("rows of a stream are not left out; write the shards without them")
-        if self.dataset != "sharded":
-            raise InputError(f"only the data set sharded is streamed, not {self.dataset}; {sharded.HOW_TO_WRITE}")
-        return sharded.stream("train", self.data_dir)
+RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,18 +27,32 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_recipe(path: str) -> dict[str, Any]:
-    """The settings in a recipe file.
+def packaged_recipes() -> dict[str, Path]:
+    """Name → file of every recipe that comes with the package, sorted by name."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
+
+
+def read_recipe(recipe: str | Path) -> dict[str, Any]:
+    """The settings of a recipe.
+
+    Args:
+        recipe: path of a YAML file, or the name of a packaged recipe.
 
     Raises:
-        InputError: no such file, or it holds something else than a YAML mapping.
+        InputError: neither, or the file holds something else than a YAML mapping.
+
+    >>> read_recipe("phantom")["dataset"]
+    'phantom'
     """
-    if not Path(path).is_file():
-        raise InputError(f"no recipe at {path}; those of this project are in recipes/")
+    packaged = packaged_recipes()
+    path = packaged.get(str(recipe), Path(recipe))
+    if not path.is_file():
+        known = nearest(str(recipe), packaged)
+        raise InputError(f"no recipe at {recipe}, and none of that name in the package; {known}")
     return read_mapping(path)
 
 
-def read_mapping(path: str) -> dict[str, Any]:
+def read_mapping(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, in which yes and no are words.
 
     Raises:
@@ -153,6 +104,20 @@ def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -
     return settings
 
 
+def merge(settings: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """Settings changed by others; mappings are entered.
+
+    >>> merge({"seed": 0, "data": {"scheme": "official", "seed": 0}}, {"data": {"seed": 1}})
+    {'seed': 0, 'data': {'scheme': 'official', 'seed': 1}}
+    """
+    merged = deepcopy(settings)
+    for name, value in overrides.items():
+        inner = merged.get(name)
+        both = isinstance(value, dict) and isinstance(inner, dict)
+        merged[name] = merge(inner, value) if both else str(value) if isinstance(value, Path) else value
+    return merged
+
+
 def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
     """An instance of each dataclass from the settings of all of them.
 
@@ -175,31 +140,3 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
         except (TypeError, ValueError) as error:
             raise InputError(f"these settings do not go together: {error}") from None
     return instances
-
-
-def build_with_data(arguments: Sequence[str], kind: type) -> tuple[Any, DataArguments]:
-    """Arguments of a command on a data set: an instance of `kind`, and the data set of the `recipe` that it names.
-
-    Raises:
-        InputError: as of `build_arguments` and `read_recipe`; a recipe without a data set.
-    """
-    kinds = (kind, DataArguments)
-    args, _ = build_arguments(override({}, arguments, *kinds), *kinds)
-    recipe = read_recipe(args.recipe)
-    if "dataset" not in recipe:
-        raise InputError(f"{args.recipe} names no dataset; known settings of it: dataset, data_dir, data")
-    of_data = {f.name: recipe[f.name] for f in fields(DataArguments) if f.name in recipe}
-    args, data_args = build_arguments(override(of_data, arguments, *kinds), *kinds)
-    return args, data_args
-
-
-def describe(*kinds: type) -> str:
-    """Names, defaults and help of the arguments that dataclasses of ours declare, for `--help`."""
-    lines = []
-    for own, f in ((kind, f) for kind in kinds for f in fields(kind)):
-        ours = (base for base in own.__mro__ if not base.__module__.startswith("transformers."))
-        if not any(f.name in getattr(base, "__annotations__", {}) for base in ours):
-            continue
-        default = "" if f.default is MISSING else f" ({f.default})"
-        lines.append(f"  --{f.name}{default}: {f.metadata['help']}")
-    return "\n".join(lines)

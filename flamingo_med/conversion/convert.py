@@ -1,59 +1,23 @@
-"""The checkpoint of another Flamingo → a folder of ours, which answers as the other does.
+"""The checkpoint of another Flamingo → a model and processor of ours, which answer as the other does."""
 
-    python -m modeling_flamingo_med.convert_checkpoint SOURCE TARGET
-    python -m modeling_flamingo_med.convert_checkpoint med-flamingo/model.pt runs/med_flamingo \\
-        --text path/to/llama-7b --prompt med_flamingo
-
-SOURCE is a folder or a .safetensors or .pt file of flamingo-mini, OpenFlamingo, Med-Flamingo, IDEFICS or of the blocks
-of flamingo-pytorch; which one, and all widths and depths, its weights tell. Where it holds only what was trained,
---text and --vision name the rest. A weight that finds no place, or a place without a weight, ends the conversion.
-"""
-
-import sys
 from collections import Counter
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import get_type_hints
+from dataclasses import dataclass
 
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, PretrainedConfig
 
-from processing.errors import InputError, check_keys, check_types, run
+from flamingo_med.conversion import flamingo_mini, flamingo_pytorch, idefics, open_flamingo
+from flamingo_med.conversion.peer import Description, Peer
+from flamingo_med.conversion.prompts import PROMPTS
+from flamingo_med.conversion.source import Source
+from flamingo_med.conversion.vocabulary import fit_vocabulary, tokenizer_with
+from flamingo_med.conversion.weights import Renamed, load_weights, rename_weights, settings_of
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.backbones_flamingo_med import load_language_model, load_vision_encoder, reference
+from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import build_arguments, describe, override
-
-from . import FlamingoMedConfig, FlamingoMedForConditionalGeneration
-from .backbones_flamingo_med import load_language_model, load_vision_encoder, reference
-from .converting import flamingo_mini, flamingo_pytorch, idefics, open_flamingo
-from .converting.peer import Description, Peer
-from .converting.prompts import PROMPTS
-from .converting.source import Source, read_source
-from .converting.vocabulary import fit_vocabulary, tokenizer_with
-from .converting.weights import Renamed, load_weights, rename_weights, settings_of
 
 PEERS = (flamingo_mini.PEER, open_flamingo.PEER, idefics.PEER, flamingo_pytorch.PEER)
 MAX_NEW_TOKENS = 32  # of an answer, where `generate` is not told
-
-
-@dataclass
-class ConversionArguments:
-    """What is converted, and what it does not say itself."""
-
-    source: str = field(metadata={"help": "the first argument"})
-    target: str = field(metadata={"help": "the second; a folder that does not exist or is empty"})
-    vision: str | None = field(default=None, metadata={"help": "Hub id or folder of the image encoder"})
-    text: str | None = field(default=None, metadata={"help": "of the decoder with its tokenizer"})
-    prompt: str | None = field(default=None, metadata={"help": f"prompt format: {', '.join(PROMPTS)}"})
-    config: dict = field(
-        default_factory=dict,
-        metadata={"help": "settings of the model that no weight tells: --config.cross_attn_head_dim 32"},
-    )
-
-    def __post_init__(self):
-        if self.prompt is not None:
-            check_keys([self.prompt], PROMPTS, "prompt")
-        hints = get_type_hints(FlamingoMedConfig.__init__)
-        check_keys(self.config, hints, "setting of the model")
-        check_types(self.config, hints)
 
 
 @dataclass(frozen=True)
@@ -156,30 +120,3 @@ def _load(loader, name: str | PretrainedConfig, *args, **kwargs):
         return loader(name, *args, **kwargs)
     except (OSError, ValueError) as error:
         raise InputError(f"{name} cannot be loaded: {str(error).splitlines()[0]}") from None
-
-
-def main() -> None:
-    """SOURCE → TARGET, and a table."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(ConversionArguments)}")
-        return
-    if len(arguments) < 2 or arguments[1].startswith("--"):
-        raise InputError("two arguments come first, SOURCE and TARGET; see --help")
-    named = ["--source", arguments[0], "--target", arguments[1], *arguments[2:]]
-    (args,) = build_arguments(override({}, named, ConversionArguments), ConversionArguments)
-    target = Path(args.target)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InputError(f"{target} is not an empty folder; choose another, or remove it")
-    converted = convert(read_source(args.source), args.vision, args.text, args.prompt, **args.config)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
-    converted.model.save_pretrained(target)
-    converted.processor.save_pretrained(target)
-    print(f"{converted.table}\nwritten: {target}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,10 +6,9 @@ it; newer versions also hold the image encoder.
 
 import torch
 
+from flamingo_med.conversion.peer import Description, Peer, Tokens, config_of, gated_rules, needed, resampler_rules
+from flamingo_med.conversion.source import Source
 from processing.errors import InputError
-
-from .peer import Description, Peer, Tokens, config_of, gated_rules, needed, resampler_rules
-from .source import Source
 
 ROOT = r"(?:flamingo\.)?"
 ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "sqrelu": "relu2"}  # its names, ours

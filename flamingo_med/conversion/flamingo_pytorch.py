@@ -9,11 +9,10 @@ only_attend_immediate_media=False (tokens before the first image then see none h
 
 import re
 
+from flamingo_med.conversion.peer import Description, Peer, Tokens, config_of, gated_rules, needed, resampler_rules
+from flamingo_med.conversion.source import Source
 from processing.errors import InputError
 from processing.processing_flamingo_med import END_OF_CHUNK, END_OF_QUESTION, IMAGE, PAD
-
-from .peer import Description, Peer, Tokens, config_of, gated_rules, needed, resampler_rules
-from .source import Source
 
 ANYWHERE = r"(?:.*\.)?"
 

@@ -5,10 +5,9 @@ Its gated layers have RMSNorm and Llama's gated feed-forward; the rows of its ad
 
 from transformers import CLIPVisionConfig, IdeficsConfig, LlamaConfig
 
+from flamingo_med.conversion.peer import Description, Peer, Tokens
+from flamingo_med.conversion.source import Source
 from processing.errors import InputError
-
-from .peer import Description, Peer, Tokens
-from .source import Source
 
 
 def describe(source: Source, vision: str | None, text: str | None) -> Description:

@@ -4,8 +4,8 @@ Gated cross-attentions stand before decoder layers n - 1, 2n - 1, …; v1 lists 
 class token and last norm.
 """
 
-from .peer import Description, Peer, Tokens, gated_rules, needed, resampler_rules
-from .source import Source
+from flamingo_med.conversion.peer import Description, Peer, Tokens, gated_rules, needed, resampler_rules
+from flamingo_med.conversion.source import Source
 
 VISION = "openai/clip-vit-large-patch14"
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 
 from transformers import AutoConfig, PretrainedConfig
 
+from flamingo_med.conversion.source import Source
 from processing.errors import InputError
-
-from .source import Source
 
 # Pattern of a whole name there, and the name here: "NAME#0" and "NAME#1" are stacked to NAME.
 Rule = tuple[str, str]

@@ -4,13 +4,12 @@ import torch
 from torch import nn
 from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
+from flamingo_med.conversion.peer import Peer, Tokens
+from flamingo_med.conversion.source import Source
+from flamingo_med.conversion.weights import Renamed
 from processing.errors import InputError
 from processing.processing_flamingo_med import END_OF_QUESTION
-from processing.tokenizer import load_tokenizer
-
-from .peer import Peer, Tokens
-from .source import Source
-from .weights import Renamed
+from processing.tokenization import load_tokenizer
 
 
 def tokenizer_with(tokens: Tokens, name: str) -> PreTrainedTokenizerBase:

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from flamingo_med.conversion.peer import Peer
+from flamingo_med.conversion.source import Source
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.errors import InputError
-
-from ..modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .peer import Peer
-from .source import Source
 
 # What older versions of transformers saved although the model computes it.
 COMPUTED = r".*(\.rotary_emb\.inv_freq|\.(attn|attention)\.(masked_)?bias|\.embeddings\.position_ids)"

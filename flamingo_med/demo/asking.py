@@ -8,10 +8,10 @@ from PIL.Image import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from processing.backends import NEW_TOKENS, Answer, FlamingoMedBackend, generate
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.inference.backends import NEW_TOKENS, Answer, FlamingoMedBackend, generate
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.scoring.temperature import Calibration
 
 ALTERNATIVES = 4  # beams
 
@@ -31,7 +31,7 @@ class Reply:
     """What the model says.
 
     Attributes:
-        answer: the greedy answer, with its confidence as of `processing.backends`.
+        answer: the greedy answer, with its confidence as of `flamingo_med.inference.backends`.
         calibrated: that confidence has been corrected on validation data.
         options: that answer and others, by the probability of each as a whole; together at most 1.
         classes: of the model's head, most probable first; none where it has no head.

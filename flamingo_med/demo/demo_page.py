@@ -5,10 +5,10 @@ from pathlib import Path
 import gradio as gr
 from PIL import Image
 
-from modeling_flamingo_med.demo import fragments
-from modeling_flamingo_med.demo.examples import QUESTIONS, draw_examples
-from modeling_flamingo_med.demo.session import NO_MAP, Assistant, Session
-from modeling_flamingo_med.demo.upload import Upload
+from flamingo_med.demo import fragments
+from flamingo_med.demo.examples import QUESTIONS, draw_examples
+from flamingo_med.demo.session import NO_MAP, Assistant, Session
+from flamingo_med.demo.upload import Upload
 from processing.errors import InputError
 
 FORGET_AFTER = 15 * 60  # seconds that an image stays in memory

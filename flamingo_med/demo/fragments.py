@@ -11,10 +11,10 @@ from html import escape
 
 from PIL import Image
 
-from modeling_flamingo_med.demo.asking import Option, Reply
-from modeling_flamingo_med.demo.heat import Heat, gradient
-from modeling_flamingo_med.demo.upload import Upload
-from processing.pictures import data_uri
+from flamingo_med.demo.asking import Option, Reply
+from flamingo_med.demo.heat import Heat, gradient
+from flamingo_med.demo.upload import Upload
+from flamingo_med.reporting.figures import data_uri
 
 SHOWN = 1024  # longest side of a picture in the page
 CLASSES = 8  # that are shown

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from modeling_flamingo_med.explanation import Explanation
+from flamingo_med.explanation import Explanation
 
 SIGNED, UNSIGNED = "RdBu_r", "inferno"  # as in `Explanation.overlay`
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.demo.asking import Option, Reply
-from modeling_flamingo_med.demo.upload import Upload
-from processing.provenance import provenance
+from flamingo_med.common.provenance import provenance
+from flamingo_med.demo.asking import Option, Reply
+from flamingo_med.demo.upload import Upload
 
 NOTICE = "Research software. Not for clinical use."
 

@@ -1,12 +1,15 @@
 """The page on the network: how much may be sent, by whom; no other host is asked, nothing is recorded."""
 
+import logging
 import os
 
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from modeling_flamingo_med.demo.guard import PASSWORD
+from flamingo_med.demo.guard import PASSWORD
+
+logger = logging.getLogger(__name__)
 
 SESSIONS = 32  # that hold an image; beyond, the oldest is forgotten
 POLICY = (
@@ -52,7 +55,7 @@ def serve(
         app_kwargs={"middleware": [Middleware(SecurityHeaders)]},
         prevent_thread_lock=True,
     )
-    print(f"the page is at {page.local_url} (Ctrl-C ends it). Not for clinical use.", flush=True)
+    logger.info(f"the page is at {page.local_url} (Ctrl-C ends it). Not for clinical use.")
     page.block_thread()
 
 

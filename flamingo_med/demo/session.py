@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from PIL import Image
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.demo import asking, fragments
-from modeling_flamingo_med.demo.heat import to_heat
-from modeling_flamingo_med.demo.record import audit_record, describe_model
-from modeling_flamingo_med.demo.upload import Upload
-from modeling_flamingo_med.explanation import explain_case, prepare
+from flamingo_med.demo import asking, fragments
+from flamingo_med.demo.heat import to_heat
+from flamingo_med.demo.record import audit_record, describe_model
+from flamingo_med.demo.upload import Upload
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.explanation import explain_case, prepare
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.scoring.temperature import Calibration
 
 MAX_EXAMPLES = 4
 NO_MAP = "none"

@@ -20,10 +20,10 @@ from huggingface_hub.errors import EntryNotFoundError
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
+from flamingo_med.evaluation.calibration_error import aurc, brier_score, checked, expected_calibration_error
+from flamingo_med.evaluation.intervals import clustered_bootstrap_of
 from processing.errors import InputError
 from processing.files import write_json
-from processing.scoring.calibration import aurc, brier_score, checked, expected_calibration_error
-from processing.scoring.intervals import clustered_bootstrap_of
 
 FILE = "calibration.json"
 BOUNDS = (0.05, 20.0)  # of temperatures
@@ -41,7 +41,7 @@ def scale_confidence(confidence: float | np.ndarray, temperature: float) -> floa
 def answer_nll(confidences: Sequence[float], hits: Sequence[float], temperature: float = 1.0) -> float:
     """Negative log-likelihood, a row, of whether the answer is right, at a temperature.
 
-    Arguments and errors as of `processing.scoring.calibration.reliability_bins`.
+    Arguments and errors as of `flamingo_med.evaluation.calibration_error.reliability_bins`.
     """
     confidences, hits = checked(confidences, hits)
     scaled = scale_confidence(np.clip(confidences, CERTAIN, 1 - CERTAIN), temperature)
@@ -137,7 +137,9 @@ def load_calibration(model: str, revision: str | None = None) -> Calibration | N
     except (ValueError, TypeError):
         sound = False
     if not sound:
-        raise InputError(f"{path} holds no temperatures above 0; write it again with eval.py calibrate, or delete it")
+        raise InputError(
+            f"{path} holds no temperatures above 0; write it again by flamingo-med calibrate, or delete it"
+        )
     return calibration
 
 

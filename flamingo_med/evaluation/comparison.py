@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.evaluation.predictions import read_predictions
 from processing.errors import InputError
-from processing.scoring.intervals import clustered_bootstrap
-from processing.scoring.predictions import read_predictions
 
 SAME = ("image_id", "question", "answer")  # what two files of the same rows agree in
 GROUPED_BY = ("answer_type", "question_type", "organ")
@@ -124,7 +124,7 @@ def _signatures(predictions: str | Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is not what eval.py writes; evaluate again, or move it away") from None
+        raise InputError(f"{path} is not what flamingo-med evaluate writes; evaluate again, or move it away") from None
 
 
 def _common_signature(metric: str, signatures: Sequence[dict[str, str]], names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """A model's answers to a split under every condition: with the images, with all blanked, with those of other rows."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
@@ -12,18 +13,20 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedModel, ProcessorMixin
 
-from processing.answering import stream_answers
-from processing.backends import Answer
-from processing.candidates import candidate_answers
+from flamingo_med.common.provenance import hash_weights
+from flamingo_med.evaluation.scorers import long_answers
+from flamingo_med.inference.answering import stream_answers
+from flamingo_med.inference.backends import Answer
+from flamingo_med.inference.candidates import candidate_answers
+from flamingo_med.inference.embedding import embed_answers, prototype_rows, prototypes
+from flamingo_med.inference.features import ImageFeatures, store_features
+from flamingo_med.inference.partial_answers import PartialAnswers
+from flamingo_med.metrics import original
 from processing.datasets import fingerprint
 from processing.datasets.rows import uniform
-from processing.embedding import embed_answers, prototype_rows, prototypes
 from processing.errors import InputError
-from processing.features import ImageFeatures, store_features
-from processing.partial_answers import PartialAnswers
-from processing.provenance import hash_weights
-from processing.scoring import original
-from processing.scoring.scorers import long_answers
+
+logger = logging.getLogger(__name__)
 
 EMBEDDED_AT_ONCE = 32  # whatever the number of processes, so that the same rows share a batch
 EMBEDDED_CONDITIONS = ("model", "blank_image")
@@ -64,9 +67,9 @@ def answer_conditions(
         partial = PartialAnswers(folder, condition, sha256(settings.encode()).hexdigest()[:16])
         state.wait_for_everyone()  # all have read before any writes
         if state.is_main_process and partial.outdated:
-            print(f"{condition}: starting again, {folder} is of another model, other rows or other settings")
+            logger.info(f"{condition}: starting again, {folder} is of another model, other rows or other settings")
         if state.is_main_process and partial.answers:
-            print(f"{condition}: going on, {len(partial.answers)} of {len(rows)} answers are there")
+            logger.info(f"{condition}: going on, {len(partial.answers)} of {len(rows)} answers are there")
         partial.open(state.process_index)
         missing = [i for i in range(len(rows)) if i not in partial.answers]
         with state.split_between_processes(share_by_image(rows, missing, shown.get("images_from"))) as share:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from processing.scoring.counterfactuals import Pair
-from processing.scoring.exact_match import exact_match
-from processing.scoring.intervals import RESAMPLES, clustered_bootstrap, clustered_bootstrap_of
-from processing.scoring.report import format_score
+from flamingo_med.evaluation.counterfactuals import Pair
+from flamingo_med.evaluation.intervals import RESAMPLES, clustered_bootstrap, clustered_bootstrap_of
+from flamingo_med.evaluation.tables import format_score
+from flamingo_med.metrics.exact_match import exact_match
 
 SIGNATURE = "consistency|v1|norm:strip+lower"
 
@@ -46,7 +46,7 @@ def score_pairs(pairs: Sequence[Pair], answers: dict[str, str]) -> list[dict]:
         answers: id of each of their rows → the model's answer.
 
     Returns:
-        Score rows as of `processing.scoring.scores.score_rows`: metric "consistent" or "both_right", subset such as
+        Score rows as of `evaluation.scores.score_rows`: metric "consistent" or "both_right", subset such as
         "should=change" or "kind=negation,should=change".
     """
     scores = []

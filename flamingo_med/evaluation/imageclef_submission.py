@@ -3,8 +3,8 @@
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from processing.datasets.files import read_text
 from processing.datasets.rows import clean
+from processing.datasets.source_files import read_text
 from processing.errors import InputError
 from processing.files import write_whole
 

@@ -16,7 +16,9 @@ def read_predictions(path: str | Path) -> list[dict]:
         lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
-        raise InputError(f"predictions cannot be read from {path}: {reason}; eval.py writes them") from None
+        raise InputError(
+            f"predictions cannot be read from {path}: {reason}; flamingo-med evaluate writes them"
+        ) from None
     if lines == [""]:
         raise InputError(f"{path} is empty; evaluate again")
     rows, seen = [], set()
@@ -43,4 +45,6 @@ def read_meta(path: str | Path) -> dict:
         meta = json.loads(Path(path).read_text(encoding="utf-8"))["meta"]
         return meta | {name: meta[name] for name in ("model", "dataset", "split", "fingerprints")}
     except (OSError, ValueError, TypeError, KeyError):
-        raise InputError(f"{path} is missing or not what eval.py writes; it says what the predictions are") from None
+        raise InputError(
+            f"{path} is missing or not what flamingo-med evaluate writes; it says what the predictions are"
+        ) from None

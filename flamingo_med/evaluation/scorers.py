@@ -3,8 +3,8 @@
 A scorer is a file with `score(prediction, references)` → {metric: value of the row}, whose mean over its rows is the
 value of a subset, `signature(metric)`, and a metric class for the `evaluate` library. Those that need more than two
 texts have functions of their own in `scores.py`: `classification`, the measures of confidence, and the embeddings of
-`original`, which `processing.evaluation.embedding_scores` makes. `sentence_similarity` needs an encoder of the
-user's choice: it is there to be called. What one scorer has under another's name, such as the exact match of
+`original`, which `evaluation.conditions.embedding_scores` makes. `sentence_similarity` needs an encoder of the user's
+choice: it is there to be called. What one scorer has under another's name, such as the exact match of
 `original`, is in its class alone.
 """
 
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from processing.scoring import exact_match, imageclef, normalized_match, original, text_overlap, vqa_rad
+from flamingo_med.metrics import exact_match, imageclef, normalized_match, original, text_overlap, vqa_rad_accuracy
 
 LONG = 5  # words; a text of that length is judged by what it overlaps with, not by whether it is the same
 
@@ -59,7 +59,7 @@ class Scorer(NamedTuple):
 SCORERS = (
     Scorer(exact_match),
     Scorer(imageclef, of("vqa_med_2019", "vqa_med_2020", "vqa_med_2021")),
-    Scorer(vqa_rad, of("vqa_rad"), subsets=("open", "not_yes_no"), groups=vqa_rad.groups),
+    Scorer(vqa_rad_accuracy, of("vqa_rad"), subsets=("open", "not_yes_no"), groups=vqa_rad_accuracy.groups),
     Scorer(text_overlap, long_answers, statistics=text_overlap.statistics),
     Scorer(normalized_match),
     Scorer(original),

@@ -5,19 +5,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from processing import embedding
-from processing.backends import Answer
-from processing.scoring import classification, exact_match
-from processing.scoring.calibration import BINS, aurc, brier_score, expected_calibration_error
-from processing.scoring.intervals import (
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.evaluation.calibration_error import BINS, aurc, brier_score, expected_calibration_error
+from flamingo_med.evaluation.intervals import (
     RESAMPLES,
     Interval,
     clustered_bootstrap,
     clustered_bootstrap_of,
     clustered_bootstraps,
 )
-from processing.scoring.scorers import Members, Scorer, scorers_for
-from processing.scoring.temperature import Calibration
+from flamingo_med.evaluation.scorers import Members, Scorer, scorers_for
+from flamingo_med.inference import embedding
+from flamingo_med.inference.backends import Answer
+from flamingo_med.metrics import classification, exact_match
 
 GROUPED_BY = ("question_type", "organ")
 MEASURES = {"ece": expected_calibration_error, "aurc": aurc, "brier": brier_score}
@@ -47,7 +47,7 @@ def score_rows(
             organ. Those without answers are not scored.
         predictions_by_condition: "model", "majority", … → one answer per row.
         dataset: its name, by which `scorers_for` chooses.
-        embedded: condition → the scores of each row by `processing.evaluation.embedding_scores`.
+        embedded: condition → the scores of each row by `flamingo_med.evaluation.conditions.embedding_scores`.
 
     Returns:
         Dicts with metric, subset, condition, value (0–1; a cosine -1–1), low, high (95 % bootstrap clustered by image;

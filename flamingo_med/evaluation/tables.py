@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from processing.backends import Answer
+from flamingo_med.evaluation.scorers import IN_FULL, scorers_for
+from flamingo_med.evaluation.scores import GROUPED_BY
+from flamingo_med.inference.backends import Answer
 from processing.files import write_whole
-from processing.scoring.scorers import IN_FULL, scorers_for
-from processing.scoring.scores import GROUPED_BY
 
 COLUMNS = ("closed", "open", "yes_no", "not_yes_no", "all")
 WIDTH = 18  # of a score and its interval
@@ -100,7 +100,7 @@ def format_summary(scores: list[dict]) -> str:
 
 
 def format_measures(measures: Sequence[Mapping]) -> str:
-    """Table of `processing.scoring.temperature.fit` for a terminal."""
+    """Table of `flamingo_med.evaluation.calibration.fit` for a terminal."""
     names = ("nll", "ece", "brier", "aurc")
     lines = ["  ".join([f"{'of':<10}", f"{'n':>6}", "temperature", *(f"{name:<{WIDTH}}" for name in names)])]
     for row in measures:

@@ -1,12 +1,12 @@
 """Which pixels made this answer, and is the explanation faithful; and what a classifier's findings look like to it."""
 
-from modeling_flamingo_med.explanation.case import Case, prepare
-from modeling_flamingo_med.explanation.classifier import Classifier, HeadClassifier, ImageClassifier, load_classifier
-from modeling_flamingo_med.explanation.explanation import Explanation
-from modeling_flamingo_med.explanation.geometry import Geometry, Grid
-from modeling_flamingo_med.explanation.interrogation import ClassifierExplanation, explain_classifier
-from modeling_flamingo_med.explanation.methods import METHODS, explain, explain_case
-from modeling_flamingo_med.explanation.questions import read_questions
+from flamingo_med.explanation.case import Case, prepare
+from flamingo_med.explanation.classifier import Classifier, HeadClassifier, ImageClassifier, load_classifier
+from flamingo_med.explanation.explanation import Explanation
+from flamingo_med.explanation.geometry import Geometry, Grid
+from flamingo_med.explanation.interrogation import ClassifierExplanation, explain_classifier
+from flamingo_med.explanation.methods import METHODS, explain, explain_case
+from flamingo_med.explanation.questions import read_questions
 
 __all__ = [
     "METHODS",

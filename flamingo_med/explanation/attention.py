@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from flamingo_med.explanation.case import Case, require_patches
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
-from modeling_flamingo_med.explanation.case import Case, require_patches
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedOutput
 from processing.errors import InputError
 

@@ -11,7 +11,7 @@ from captum.attr import IntegratedGradients, LayerGradCam, Occlusion
 from einops import rearrange
 from torch import Tensor, nn
 
-from modeling_flamingo_med.explanation.case import Case, require_patches
+from flamingo_med.explanation.case import Case, require_patches
 
 STEPS = 32  # of the integral
 AT_ONCE = 32  # images in one pass

@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.explanation.geometry import Geometry, Grid
-from modeling_flamingo_med.explanation.target import Target, answer_target, class_target
-from processing.answering import answer_questions
+from flamingo_med.explanation.geometry import Geometry, Grid
+from flamingo_med.explanation.target import Target, answer_target, class_target
+from flamingo_med.inference.answering import answer_questions
 from processing.errors import InputError
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor

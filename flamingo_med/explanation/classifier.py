@@ -14,10 +14,10 @@ from transformers import (
     PreTrainedModel,
 )
 
+from flamingo_med.explanation.case import Case, prepare
+from flamingo_med.explanation.geometry import Geometry, Grid
+from flamingo_med.inference.answering import load_model
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
-from modeling_flamingo_med.explanation.case import Case, prepare
-from modeling_flamingo_med.explanation.geometry import Geometry, Grid
-from processing.answering import load_model
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
 

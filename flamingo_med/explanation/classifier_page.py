@@ -6,9 +6,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from modeling_flamingo_med.explanation.explanation import Explanation, paint
-from modeling_flamingo_med.explanation.interrogation import ClassifierExplanation, Finding, in_words
-from processing.pictures import DPI, data_uri, thumbnail, to_png
+from flamingo_med.explanation.explanation import Explanation, paint
+from flamingo_med.explanation.interrogation import ClassifierExplanation, Finding, in_words
+from flamingo_med.reporting.figures import DPI, data_uri, thumbnail, to_png
 
 SIDE = 768  # of a picture of the image, in pixels; originals may have thousands
 CLASSES = 12  # that are listed
@@ -17,7 +17,7 @@ CLASSES = 12  # that are listed
 def render(template: str, **values: object) -> str:
     """A template of this folder, everything in it escaped."""
     environment = Environment(
-        loader=PackageLoader("modeling_flamingo_med.explanation", "."), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("flamingo_med.explanation", "."), autoescape=True, undefined=StrictUndefined
     )
     return environment.get_template(template).render(**values)
 

@@ -11,7 +11,7 @@ from matplotlib.image import AxesImage
 from PIL import Image
 from torch import Tensor
 
-from modeling_flamingo_med.explanation.geometry import Geometry
+from flamingo_med.explanation.geometry import Geometry
 from processing.errors import InputError
 
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from modeling_flamingo_med.explanation.explanation import literal
-from modeling_flamingo_med.explanation.page import render
-from modeling_flamingo_med.explanation.report import LOWER_IS_BETTER, MEASURES
-from processing.pictures import data_uri
-from processing.scoring.report import format_score
+from flamingo_med.evaluation.tables import format_score
+from flamingo_med.explanation.classifier_page import render
+from flamingo_med.explanation.explanation import literal
+from flamingo_med.explanation.measurement import LOWER_IS_BETTER, MEASURES
+from flamingo_med.reporting.figures import data_uri
 
 
 def draw(scores: Sequence[Mapping], title: str) -> Figure:

@@ -8,17 +8,17 @@ import numpy as np
 from PIL import Image
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.explanation.case import prepare, require_ours
-from modeling_flamingo_med.explanation.classifier import Classifier
-from modeling_flamingo_med.explanation.explanation import Explanation
-from modeling_flamingo_med.explanation.methods import explain_case
-from modeling_flamingo_med.explanation.questions import PRESENCE, Questions, Template, read_questions
-from processing.answering import answer_questions
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.explanation.case import prepare, require_ours
+from flamingo_med.explanation.classifier import Classifier
+from flamingo_med.explanation.explanation import Explanation
+from flamingo_med.explanation.methods import explain_case
+from flamingo_med.explanation.questions import PRESENCE, Questions, Template, read_questions
+from flamingo_med.inference.answering import answer_questions
 from processing.collator import FlamingoMedCollator
 from processing.errors import InputError, check_keys
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.scoring.temperature import Calibration
 
 PIXEL_METHODS = ("occlusion", "integrated_gradients")  # the only ones that know nothing of a model's parts
 UNCALIBRATED = Calibration(answer_temperature=1.0)
@@ -34,7 +34,7 @@ class Reply:
         wordings: all that were asked.
         answer: the most probable candidate, or what the model wrote.
         confidence: its probability among the candidates, mean of the wordings; of a written answer, as of
-            `processing.answering.Answer`.
+            `flamingo_med.inference.answering.Answer`.
         candidates: candidate → that probability; none where the model wrote.
         coverage: share of all probability that the candidates have together, mean of the wordings; None where none.
         says_present: probability of the answers that say that it is there; None where that is taken for granted.

@@ -7,16 +7,16 @@ from textwrap import fill
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from modeling_flamingo_med.explanation.case import prepare
-from modeling_flamingo_med.explanation.explanation import Explanation, literal, paint
-from modeling_flamingo_med.explanation.methods import explain_case
-from modeling_flamingo_med.explanation.page import SIDE, map_figure, render
-from modeling_flamingo_med.explanation.report import refuse_several_images
-from processing.answering import answer_questions, load_model
+from flamingo_med.evaluation.calibration import load_calibration
+from flamingo_med.explanation.case import prepare
+from flamingo_med.explanation.classifier_page import SIDE, map_figure, render
+from flamingo_med.explanation.explanation import Explanation, literal, paint
+from flamingo_med.explanation.measurement import refuse_several_images
+from flamingo_med.explanation.methods import explain_case
+from flamingo_med.inference.answering import answer_questions, load_model
+from flamingo_med.metrics.exact_match import exact_match
+from flamingo_med.reporting.figures import thumbnail
 from processing.images import read_image
-from processing.pictures import thumbnail
-from processing.scoring.exact_match import exact_match
-from processing.scoring.temperature import load_calibration
 
 
 @dataclass(frozen=True)

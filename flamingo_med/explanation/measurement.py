@@ -9,17 +9,17 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.explanation import faithfulness
-from modeling_flamingo_med.explanation.case import Case, prepare
-from modeling_flamingo_med.explanation.faithfulness import STEPS, TILES, generator
-from modeling_flamingo_med.explanation.methods import explain_case
-from processing.answering import answer_questions
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.evaluation.tables import format_score
+from flamingo_med.explanation import faithfulness
+from flamingo_med.explanation.case import Case, prepare
+from flamingo_med.explanation.faithfulness import STEPS, TILES, generator
+from flamingo_med.explanation.methods import explain_case
+from flamingo_med.inference.answering import answer_questions
+from flamingo_med.metrics.exact_match import exact_match
 from processing.datasets.rows import uniform
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.scoring.exact_match import exact_match
-from processing.scoring.intervals import clustered_bootstrap
-from processing.scoring.report import format_score
 
 BASELINES = ("centre_prior", "random")
 GRID_LIMIT = "best_of_grid"  # the finding itself, as coarse as the image encoder's grid
@@ -163,7 +163,7 @@ def faithful_to_model(case: Case, method: str, pixel_map: Tensor, row_id: str, c
 
 
 def score(records: Sequence[dict]) -> list[dict]:
-    """Tidy rows as of `processing.scoring.scores.score_rows`, the condition being the method; measures of the finding
+    """Tidy rows as of `evaluation.scores.score_rows`, the condition being the method; measures of the finding
     also for each kind of finding."""
     members = defaultdict(list)
     for record in records:

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from modeling_flamingo_med.explanation.case import Case, prepare
-from modeling_flamingo_med.explanation.explanation import Explanation
+from flamingo_med.explanation.case import Case, prepare
+from flamingo_med.explanation.explanation import Explanation
 from processing.errors import InputError, check_keys
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -95,7 +95,7 @@ def load_method(name: str) -> Callable[[Case], tuple[Tensor, str]]:
         InputError: the extra `explain`, which holds Captum, is not installed.
     """
     try:
-        module = import_module(f"modeling_flamingo_med.explanation.{METHODS[name]}")
+        module = import_module(f"flamingo_med.explanation.{METHODS[name]}")
     except ModuleNotFoundError as error:
         raise InputError(f'{name} needs {error.name}: pip install "flamingo-med[explain]"') from None
     return getattr(module, name)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from flamingo_med.common.settings import read_mapping
 from processing.errors import InputError, check_keys, check_types
-from processing.recipe import read_mapping
 
 DEFAULT = Path(__file__).with_name("questions.yaml")
 PRESENCE = "presence"

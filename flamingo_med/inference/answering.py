@@ -10,10 +10,11 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from processing.backends import NEW_TOKENS, Answer, make_backend
+import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
+from flamingo_med.common.hub import reason
+from flamingo_med.inference.backends import NEW_TOKENS, Answer, make_backend
+from flamingo_med.inference.features import ImageFeatures
 from processing.errors import InputError
-from processing.features import ImageFeatures
-from processing.hub import reason
 
 LARGEST_BATCH = 128
 IMAGE_COLUMNS = ("image", "more_images", "image_id")

@@ -8,10 +8,10 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, ProcessorMixin
 
+from flamingo_med.inference.features import ImageFeatures
 from processing.collator import FlamingoMedCollator
 from processing.datasets import images_of
 from processing.errors import InputError
-from processing.features import ImageFeatures
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
 

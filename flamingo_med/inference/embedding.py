@@ -9,12 +9,12 @@ from datasets import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from flamingo_med.inference.features import ImageFeatures
+from flamingo_med.metrics import original
 from processing.collator import FlamingoMedCollator
 from processing.datasets.rows import uniform
 from processing.errors import InputError
-from processing.features import ImageFeatures
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.scoring import original
 
 MOST_ANSWERS = 1_000  # with a prototype, the most frequent ones
 ROWS_AN_ANSWER = 8  # that its prototype is the mean of

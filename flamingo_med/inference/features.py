@@ -17,10 +17,10 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from flamingo_med.common.provenance import hash_weights
 from processing.files import write_json
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.provenance import hash_weights
 
 ENCODED_AT_ONCE = 32
 IMAGES_A_FILE = 1024

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from processing.backends import Answer
+from flamingo_med.inference.backends import Answer
 
 
 class PartialAnswers:

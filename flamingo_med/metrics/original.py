@@ -74,7 +74,7 @@ def embedding_match(
     """Whether the answer of each prediction's nearest prototype contains an accepted answer or is contained in one.
 
     Args:
-        vectors: (n d) of the predictions, see `processing.embedding`.
+        vectors: (n d) of the predictions, see `flamingo_med.inference.embedding`.
         prototypes: (k d), one of each answer.
         prototype_answers: (k) those answers.
         references: (n) of each row the accepted answer, or all accepted answers.

@@ -7,10 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from processing.pictures import to_png
-from processing.scoring.calibration import BINS, aurc, expected_calibration_error, reliability_bins, risk_coverage
-from processing.scoring.intervals import clustered_bootstrap
-from processing.scoring.temperature import Calibration
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.evaluation.calibration_error import (
+    BINS,
+    aurc,
+    expected_calibration_error,
+    reliability_bins,
+    risk_coverage,
+)
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.reporting.figures import to_png
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by all eyes
 REFERENCE = "#707070"

@@ -7,17 +7,17 @@ from datasets import Dataset
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from processing.backends import Answer
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.evaluation.scorers import IN_FULL
+from flamingo_med.evaluation.scores import GROUPED_BY, MEASURES, confidences_of
+from flamingo_med.evaluation.tables import COLUMNS, summarised
+from flamingo_med.inference.backends import Answer
+from flamingo_med.metrics.exact_match import exact_match
+from flamingo_med.reporting.calibration_plots import reliability_diagram, risk_coverage_curve
+from flamingo_med.reporting.figures import data_uri, thumbnail
+from flamingo_med.reporting.score_plot import score_plot
 from processing.datasets import images_of
 from processing.files import write_whole
-from processing.pictures import data_uri, thumbnail
-from processing.scoring.exact_match import exact_match
-from processing.scoring.plots import reliability_diagram, risk_coverage_curve
-from processing.scoring.report import COLUMNS, summarised
-from processing.scoring.score_plot import score_plot
-from processing.scoring.scorers import IN_FULL
-from processing.scoring.scores import GROUPED_BY, MEASURES, confidences_of
-from processing.scoring.temperature import Calibration
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 MAIN = "exact_match"

@@ -1,8 +1,5 @@
 """Model cards: README.md of a run, from what the run and its evaluations have written.
 
-    python -m modeling_flamingo_med.model_card runs/phantom
-    python -m modeling_flamingo_med.model_card runs/phantom --output card.md
-
 Read are config.json, run.json, summary.json and eval/*/metrics.json: no weights, rows, predictions or images. A card
 has no number of its own, and no path of the machine. Training and evaluation write it unasked.
 """
@@ -10,8 +7,6 @@ has no number of its own, and no path of the machine. Training and evaluation wr
 import json
 import re
 import shlex
-import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +14,17 @@ import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from flamingo_med.evaluation.tables import COLUMNS, format_score, named, overall
+from flamingo_med.reporting.evaluation_page import CONDITIONS, MAIN
+from flamingo_med.reporting.run_report import format_facts
+from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from processing.datasets import DEFAULT_DATASET
 from processing.datasets.about import ABOUT, About
-from processing.errors import InputError, run
+from processing.errors import InputError
 from processing.files import write_whole
-from processing.recipe import DataArguments, build_arguments, describe, override
-from processing.scoring.page import CONDITIONS, MAIN
-from processing.scoring.report import COLUMNS, format_score, named, overall
 
-from .configuration_flamingo_med import FlamingoMedConfig
-from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .run_report import format_facts
-
-TEMPLATE = Path(__file__).parents[1] / "model_cards" / "template.md"
+TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 OF_THE_RUN = ("config.json", "run.json", "summary.json")
 
 # Assumptions, said in the card: a server's CPU core with its share of memory; a data centre's GPU; the world's mean of
@@ -48,13 +42,6 @@ FLAMINGO_CITATION = """\
 
 # ~, .. or an absolute path, on any system; not the address of a page, nor the slash within a Hub id.
 PLACE = re.compile(r"(?<![\w./:\\-])(?:~\w*|(?:\.\.[\\/])*\.\.|[A-Za-z]:)?[\\/][^'\",{}\[\]]*")
-
-
-@dataclass
-class CardArguments:
-    """Where the card goes."""
-
-    output: str | None = field(default=None, metadata={"help": "file of the card; RUN/README.md if unset"})
 
 
 def write_card(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -92,7 +79,7 @@ def render_card(folder: str | Path) -> ModelCard:
     metrics = [read_json(path) for path in sorted(Path(folder, "eval").glob("*/metrics.json"))]
     metrics = [evaluation for evaluation in metrics if evaluation["scores"]]  # a blind test set has none
     settings = without_places(run_meta["settings"])
-    stages = [*run_meta["stages_before"], {"dataset": DataArguments.dataset, "data": {}, **settings}]
+    stages = [*run_meta["stages_before"], {"dataset": DEFAULT_DATASET, "data": {}, **settings}]
     abouts = list(dict.fromkeys(about(stage["dataset"]) for stage in stages))
     name = f"flamingo-med-{Path(settings.get('output_dir', 'run')).name}"
     return ModelCard.from_template(
@@ -129,8 +116,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def without_places(value: Any) -> Any:
     """Texts, also those within lists and mappings, with the last name of each path of this machine in its place.
 
-    >>> without_places("python train.py recipes/phantom.yaml --data_dir /home/ann/vqa_rad --output_dir=../runs/a")
-    'python train.py recipes/phantom.yaml --data_dir vqa_rad --output_dir=a'
+    >>> without_places("flamingo-med train phantom --data_dir /home/ann/vqa_rad --output_dir=../runs/a")
+    'flamingo-med train phantom --data_dir vqa_rad --output_dir=a'
     """
     if isinstance(value, dict):
         return {name: without_places(part) for name, part in value.items()}
@@ -323,19 +310,3 @@ def describe_cost(summary: dict) -> str:
         f"{cost['kwh']:.3g} kWh; at an assumed {GRAMS_PER_KWH} g/kWh (the world's mean of 2023), {cost['grams']:g} g "
         f"of CO2 equivalent. An estimate, not a measurement; evaluation is not counted.{since}"
     )
-
-
-def main() -> None:
-    """Folder of a run → its card."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(CardArguments)}")
-        return
-    if arguments[0].startswith("--"):
-        raise InputError("name the run first: python -m modeling_flamingo_med.model_card RUN [--output FILE]")
-    (args,) = build_arguments(override({}, arguments[1:], CardArguments), CardArguments)
-    print(f"written: {write_card(arguments[0], args.output)}")
-
-
-if __name__ == "__main__":
-    run(main)

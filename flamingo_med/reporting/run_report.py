@@ -6,8 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from flamingo_med.evaluation.tables import format_score
 from processing.files import write_json, write_whole
-from processing.scoring.report import format_score
 
 LogHistory = list[dict[str, float]]
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from processing.pictures import to_png
-from processing.scoring.plots import COLOURS, REFERENCE
+from flamingo_med.reporting.calibration_plots import COLOURS, REFERENCE
+from flamingo_med.reporting.figures import to_png
 
 
 def score_plot(scores: Sequence[dict], labels: Mapping[str, str]) -> bytes:

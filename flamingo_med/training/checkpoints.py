@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +11,10 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
+from processing.datasets import DEFAULT_DATASET
 from processing.errors import InputError
-from processing.recipe import DataArguments
+
+logger = logging.getLogger(__name__)
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
@@ -39,9 +42,9 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
     for path in reversed(checkpoints):
         fault = damage(path, args.world_size)
         if fault is None:
-            print(f"going on from {path}")
+            logger.info(f"going on from {path}")
             return str(path)
-        print(f"{path} is incomplete ({fault}), skipped")
+        logger.info(f"{path} is incomplete ({fault}), skipped")
     return None
 
 
@@ -89,23 +92,23 @@ def stages_before(init_from: str | None) -> list[dict]:
     if not path.is_file():
         return [{"model": init_from, "dataset": None, "data": {}, "without": None}]
     meta = json.loads(path.read_text(encoding="utf-8"))
-    data = {"dataset": DataArguments.dataset, "data": {}, "without": None} | meta["settings"]
+    data = {"dataset": DEFAULT_DATASET, "data": {}, "without": None} | meta["settings"]
     stage = {"model": init_from, **{name: data[name] for name in ("dataset", "data", "without")}}
     return [*meta.get("stages_before", []), stage]
 
 
-def say_changes(folder: str, settings: dict) -> None:
+def log_changes(folder: str, settings: dict) -> None:
     """Print which settings of a run that goes on differ from those that it began with."""
     path = Path(folder, "run.json")
     before = json.loads(path.read_text())["settings"] if path.is_file() else settings
     now = json.loads(json.dumps(settings))  # as they were written
     for name in sorted({*before, *now} - {"resume_from_checkpoint"}):
         if before.get(name) != now.get(name):
-            print(f"{name} was {before.get(name, 'not set')} and is now {now.get(name, 'not set')}")
+            logger.info(f"{name} was {before.get(name, 'not set')} and is now {now.get(name, 'not set')}")
 
 
 @contextmanager
-def full_disk_named(folder: str | Path) -> Iterator[None]:
+def disk_errors(folder: str | Path) -> Iterator[None]:
     """Say in one sentence that the disk is full where `folder` was to be written.
 
     Raises:

@@ -1,5 +1,6 @@
-"""Pushing: what a Trainer does with --push_to_hub, in the place of its own."""
+"""HubMixin: what a Trainer does with --push_to_hub, in the place of its own."""
 
+import logging
 import shlex
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -7,14 +8,13 @@ from pathlib import Path
 
 from huggingface_hub import upload_folder
 from transformers.trainer_utils import HubStrategy
-from transformers.utils import logging
 
-from processing.hub import hub_errors, make_repository, reason, upload_model
+from flamingo_med.common.hub import hub_errors, make_repository, reason, upload_model
 
-logger = logging.get_logger(__name__)
+logger = logging.getLogger(__name__)
 
 
-class Pushing:
+class HubMixin:
     """For a subclass of `transformers.Trainer`: the repository comes first, checkpoints follow in the background.
 
     A push that fails while the training goes on is told and does not end it; the next one brings everything.
@@ -50,10 +50,10 @@ class Pushing:
         self._finish_current_push()
         self.create_model_card()
         folder, revision = self.args.output_dir, self.args.hub_revision
-        later = ["python", "-m", "processing.publish", "model", folder, self.hub_model_id]
+        later = ["flamingo-med", "publish", "model", str(Path(folder).absolute()), self.hub_model_id]
         later += ["--revision", revision] if revision else []
         with hub_errors(f"the finished run is in {folder}, but not on the Hub; push it by `{shlex.join(later)}`"):
-            print(f"pushed: {upload_model(folder, self.hub_model_id, commit_message, revision).commit_url}")
+            logger.info(f"pushed: {upload_model(folder, self.hub_model_id, commit_message, revision).commit_url}")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """Push a checkpoint in the background: its model and, by hub_strategy, all that it takes to go on from it.

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from transformers import PretrainedConfig
 from transformers.initialization import no_init_weights
 
-from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .trainer import FlamingoMedTrainingArguments
+from flamingo_med.training.trainer import FlamingoMedTrainingArguments
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 
 GB = 2**30
 SHARDED_OVER = (2, 8, 16)
@@ -77,7 +77,7 @@ def estimate_memory(
     """
     names = ("image_token_id", "eoq_token_id", "eos_token_id", "pad_token_id")
     ids = {name: vocab_size + i for i, name in enumerate(names)}
-    answer = tokens - 1 if args.learn_questions else min(args.max_new_tokens, tokens // 2)
+    answer = tokens - 1 if args.train_on_questions else min(args.max_new_tokens, tokens // 2)
     autocast = torch.autocast("cpu", torch.bfloat16) if args.bf16 else nullcontext()
     with FakeTensorMode(), no_init_weights(), LiveBytes() as live:
         model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(

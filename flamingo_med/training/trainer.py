@@ -1,5 +1,6 @@
 """FlamingoMedTrainer: a `transformers.Trainer` that evaluates by answering questions."""
 
+import logging
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,25 +18,26 @@ from tqdm import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
-from processing.answering import Answer, answer_questions
+from flamingo_med.common.settings import build_arguments
+from flamingo_med.evaluation.intervals import clustered_bootstrap
+from flamingo_med.inference.answering import Answer, answer_questions
+from flamingo_med.inference.features import store_features
+from flamingo_med.metrics.exact_match import exact_match
+from flamingo_med.reporting.model_card import refresh_card
+from flamingo_med.reporting.run_report import RunReport
+from flamingo_med.training.checkpoints import disk_errors
+from flamingo_med.training.hub_mixin import HubMixin
+from flamingo_med.training.matmul import choose_matmul
+from flamingo_med.training.sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
+from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
 from processing.errors import InputError
-from processing.features import store_features
 from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
-from processing.recipe import build_arguments
-from processing.scoring.exact_match import exact_match
-from processing.scoring.intervals import clustered_bootstrap
 
-from .layers_flamingo_med import FlamingoMedGate
-from .matmul import choose_matmul
-from .model_card import refresh_card
-from .modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from .pushing import Pushing
-from .run_folder import full_disk_named
-from .run_report import RunReport
-from .sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -61,7 +63,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     label_names: list[str] | None = field(
         default_factory=lambda: ["labels"], metadata={"help": "what a validation batch must have to have a loss"}
     )
-    learn_questions: bool = field(
+    train_on_questions: bool = field(
         default=False,
         metadata={"help": "learn to write the questions too; the loss on validation is that of answers alone"},
     )
@@ -113,7 +115,7 @@ class _Progress(ProgressCallback):
         super().on_log(args, state, control, logs=shown, **kwargs)
 
 
-class FlamingoMedTrainer(Pushing, Trainer):
+class FlamingoMedTrainer(HubMixin, Trainer):
     """Trains on rows of `processing.datasets.FEATURES`; evaluates validation loss and exact match.
 
     A training data set that is streamed passes by without end, a share of it in each process; `max_steps` says when to
@@ -141,8 +143,8 @@ class FlamingoMedTrainer(Pushing, Trainer):
         streams = isinstance(train_dataset, IterableDataset)
         if streams and args.max_steps <= 0:
             raise InputError("a streamed data set has no length, so say how long to train: --max_steps 10000")
-        if args.learn_questions and model.config.num_labels:
-            raise InputError("learn_questions leaves no prompt, at whose end a head reads; train one or the other")
+        if args.train_on_questions and model.config.num_labels:
+            raise InputError("train_on_questions leaves no prompt, at whose end a head reads; train one or the other")
         if args.packing and model.config.resampler_max_images:
             raise InputError("this model numbers the images of a row, so rows cannot be packed: --packing false")
         model.generation_config.max_new_tokens = args.max_new_tokens
@@ -156,7 +158,7 @@ class FlamingoMedTrainer(Pushing, Trainer):
             augmentation=augmentation,
             seed=args.seed,
             packed=args.packing,
-            learn_questions=args.learn_questions,
+            train_on_questions=args.train_on_questions,
             **classes,
         )
         super().__init__(
@@ -176,7 +178,7 @@ class FlamingoMedTrainer(Pushing, Trainer):
             self.add_callback(_Progress)
         self.add_callback(RunReport)
         if args.fast_matmul and args.device.type == "cpu":
-            print(choose_matmul())
+            logger.info(choose_matmul())
         self.features = None
         data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
         for rows in data_sets:
@@ -275,7 +277,7 @@ class FlamingoMedTrainer(Pushing, Trainer):
         """As in `transformers`; where the disk is full, nothing of it stays."""
         folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         try:
-            with full_disk_named(folder):
+            with disk_errors(folder):
                 super()._save_checkpoint(model, trial)
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)

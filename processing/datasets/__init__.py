@@ -14,6 +14,7 @@ from datasets import Dataset, Features, Image, List, Value
 from processing.errors import InputError, check_keys, check_types
 
 SPLITS = ("train", "validation", "test")
+DEFAULT_DATASET = "phantom"
 
 FEATURES = Features(
     {
@@ -46,8 +47,8 @@ REGISTRY = {
     "pmc_vqa": "processing.datasets.pmc_vqa:load",
     "mimic_cxr": "processing.datasets.mimic_cxr:load",
     "mimic_cxr_vqa": "processing.datasets.mimic_cxr_vqa:load",
-    "own": "processing.datasets.own:load",
-    "sharded": "processing.datasets.sharded:load",
+    "custom": "processing.datasets.custom:load",
+    "parquet_shards": "processing.datasets.parquet_shards:load",
 }
 
 

@@ -175,13 +175,13 @@ ABOUT = {
 }""",
         caution=MIMIC_CAUTION.format("MIMIC-CXR-VQA"),
     ),
-    "own": About(
+    "custom": About(
         title="own data",
         licence=UNKNOWN_LICENCE,
         source="a table of whoever trained the model",
         caution="Whether weights trained on own data may be passed on, only who owns the data can tell.",
     ),
-    "sharded": About(
+    "parquet_shards": About(
         title="shards of another data set",
         licence=UNKNOWN_LICENCE,
         source="Parquet files, which do not tell what they were made from",

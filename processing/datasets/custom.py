@@ -12,6 +12,7 @@ is chosen by a hash of the image. Validation, unless there is one, is carved fro
 an empty cell is not known; in JSON lines `[]` is none of them).
 """
 
+import logging
 import os
 from collections import Counter
 from functools import cache
@@ -21,18 +22,20 @@ from typing import Any
 from datasets import Dataset
 
 from processing.datasets import SPLITS
-from processing.datasets.files import read_csv, read_jsonl
 from processing.datasets.rows import (
-    carve_validation,
     clean,
     make_row,
     require_fraction,
     split_name,
+    split_validation,
     to_dataset,
     uniform,
 )
+from processing.datasets.source_files import read_csv, read_jsonl
 from processing.errors import InputError, check_keys, nearest
 from processing.images import read_image
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".jsonl")
 REQUIRED = ("image", "question", "answer")
@@ -177,7 +180,7 @@ def _report(bad: list[str], total: int, on_bad_rows: str) -> None:
     listed = "\n".join(f"  {line}" for line in bad)
     if on_bad_rows == "raise":
         raise InputError(f"{len(bad)} of {total} rows are bad; mend them, or pass --data.on_bad_rows skip:\n{listed}")
-    print(f"{len(bad)} of {total} rows are bad and left out:\n{listed}")
+    logger.warning(f"{len(bad)} of {total} rows are bad and left out:\n{listed}")
 
 
 def _split(rows: list[dict], test_fraction: float, validation_fraction: float, seed: int) -> None:
@@ -188,4 +191,4 @@ def _split(rows: list[dict], test_fraction: float, validation_fraction: float, s
     for row in rows:
         row["split"] = row["split"] or ("test" if uniform("test", row["group"]) < test_fraction else "train")
     if not any(row["split"] == "validation" for row in rows):
-        carve_validation(rows, validation_fraction, seed)
+        split_validation(rows, validation_fraction, seed)

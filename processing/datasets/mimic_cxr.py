@@ -15,8 +15,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import find_file, read_csv, read_text, require_folder
-from processing.datasets.rows import clean, make_row, require_images, say_dropped, split_name, to_dataset
+from processing.datasets.rows import clean, log_dropped, make_row, require_images, split_name, to_dataset
+from processing.datasets.source_files import find_file, read_csv, read_text, require_folder
 from processing.errors import InputError, nearest
 
 WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-cxr-jpg/"
@@ -96,7 +96,7 @@ def load(
             text = _answer(report, SECTIONS[sections])
             rows += [_row(root, study, dicom_ids, text, labels.get(study), views) for dicom_ids in chosen]
     require_images(rows)
-    say_dropped(f"mimic_cxr {split}, studies", len(studies), dropped)
+    log_dropped(f"mimic_cxr {split}, studies", len(studies), dropped)
     return to_dataset(rows)
 
 

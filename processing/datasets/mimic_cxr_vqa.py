@@ -7,8 +7,8 @@ need a PhysioNet credential: https://physionet.org/content/mimic-ext-mimic-cxr-v
 
 from datasets import Dataset
 
-from processing.datasets.files import find_file, read_json, require_folder
 from processing.datasets.rows import clean, make_row, require_images, to_dataset
+from processing.datasets.source_files import find_file, read_json, require_folder
 from processing.errors import InputError
 
 WHERE_TO_GET_IT = "get it from https://physionet.org/content/mimic-ext-mimic-cxr-vqa/"

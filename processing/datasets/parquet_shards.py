@@ -1,40 +1,80 @@
-"""Write a split of any data set as Parquet shards, to be read as the data set `sharded`, or streamed.
+"""`parquet_shards`: a split of any data set as Parquet files with the images inside, to be read or streamed.
 
-    python -m processing.datasets.shards --recipe recipes/vqa_rad.yaml --data_dir DIR --split train --output_dir SHARDS
-
-Rows about one image stand together, and images in an order by their hash, so that neighbours have nothing in common: a
-stream is shuffled in a small buffer only.
+`data_dir` is the folder, which holds `train-00000-of-00012.parquet` and so on, as `flamingo-med shards` writes them.
+It is read as any other data set is, into the cache of `datasets`, or as a stream, of which a few row groups are in
+memory at a time. Rows about one image stand together, and images in an order by their hash, so that neighbours have
+nothing in common: a stream is shuffled in a small buffer only.
 """
 
 import os
-import sys
 import tempfile
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
+import datasets
 import pyarrow
 import pyarrow.parquet
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from tqdm import tqdm
 
 from processing.datasets import FEATURES, images_of
-from processing.datasets.sharded import shard_name
-from processing.errors import InputError, run
+from processing.errors import InputError
 from processing.images import read_bytes
-from processing.recipe import DataArguments, build_with_data, describe
 
 ROWS_PER_GROUP = 50  # what a reader holds in memory of each shard that it has open
+HOW_TO_WRITE = "write shards by flamingo-med shards"
 
 
-@dataclass
-class ShardArguments:
-    """What is written, and where."""
+def load(split: str, data_dir: str | None = None) -> Dataset:
+    """One split as a whole, in the cache of `datasets`.
 
-    recipe: str = field(metadata={"help": "recipe that names the data set"})
-    output_dir: str = field(metadata={"help": "folder of the shards, of one split or of several"})
-    split: str = field(default="train", metadata={"help": "train, validation or test"})
-    rows_per_shard: int = field(default=1000, metadata={"help": "rows in a file; all of them are in memory at once"})
+    Args:
+        split: one of `SPLITS`.
+        data_dir: folder of the shards.
+
+    Raises:
+        InputError: no shards of the split, some missing, or damaged.
+    """
+    return _read(split, data_dir, streaming=False)
+
+
+def stream(split: str, data_dir: str | None = None) -> IterableDataset:
+    """One split, row by row; arguments and errors as of `load`."""
+    return _read(split, data_dir, streaming=True)
+
+
+def _read(split: str, data_dir: str | None, streaming: bool) -> Dataset | IterableDataset:
+    files = find_shards(split, data_dir)
+    return datasets.load_dataset("parquet", data_files=files, features=FEATURES, split="train", streaming=streaming)
+
+
+def find_shards(split: str, data_dir: str | None) -> list[str]:
+    """The files of a split, in order, once all are found to be there and whole."""
+    if data_dir is None:
+        raise InputError(
+            f"data_dir of the data set parquet_shards is missing; give the folder of its shards, or {HOW_TO_WRITE}"
+        )
+    files = sorted(Path(data_dir).glob(f"{split}-*-of-*.parquet"))
+    if not files:
+        raise InputError(f"{data_dir} holds no shards {split}-….parquet; {HOW_TO_WRITE}")
+    expected = [shard_name(split, number, len(files)) for number in range(len(files))]
+    if [file.name for file in files] != expected:
+        raise InputError(
+            f"the {len(files)} shards of {split} in {data_dir} are not one whole set, {expected[0]} to {expected[-1]}"
+        )
+    for file in files:
+        try:
+            columns = pyarrow.parquet.read_schema(file).names
+        except (pyarrow.ArrowException, OSError):
+            raise InputError(f"{file} is damaged or no Parquet file; {HOW_TO_WRITE}") from None
+        if set(columns) != set(FEATURES):
+            raise InputError(f"{file} has other columns than {', '.join(FEATURES)}; {HOW_TO_WRITE}")
+    return [str(file) for file in files]
+
+
+def shard_name(split: str, number: int, count: int) -> str:
+    """File name of a shard, numbered from 0."""
+    return f"{split}-{number:05d}-of-{count:05d}.parquet"
 
 
 def write_shards(rows: Dataset, split: str, output_dir: str | Path, rows_per_shard: int) -> int:
@@ -79,18 +119,3 @@ def _with_bytes(row: dict) -> dict:
     """The row, with the content of its images' files, and of their paths the last part only."""
     first, *more = ({"bytes": data, "path": Path(name).name} for data, name in map(read_bytes, images_of(row)))
     return {**row, "image": first, "more_images": more}
-
-
-def main() -> None:
-    """Recipe → one split → shards."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(ShardArguments, DataArguments)}")
-        return
-    args, data_args = build_with_data(sys.argv[1:], ShardArguments)
-    rows = data_args.load(args.split)
-    count = write_shards(rows, args.split, args.output_dir, args.rows_per_shard)
-    print(f"{len(rows)} rows of {data_args.dataset} in {count} shards: {args.output_dir}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -6,8 +6,8 @@ parquet files of the splits train, validation and test.
 
 from datasets import Dataset
 
-from processing.datasets.files import read_hub
 from processing.datasets.rows import image_name, make_row, to_dataset
+from processing.datasets.source_files import read_hub
 
 HUB_ID = "flaviagiammarino/path-vqa"
 WHERE_TO_GET_IT = f"set data_dir to the Hub id {HUB_ID}"

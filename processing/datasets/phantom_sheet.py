@@ -1,12 +1,9 @@
-"""`python -m processing.datasets.phantom_sheet`: the contact sheet of `phantom` in docs/data.md, findings in boxes."""
-
-import sys
+"""The contact sheet of `phantom` in docs/data.md, findings in boxes."""
 
 from PIL import Image, ImageDraw
 
 from processing.datasets.phantom_drawing import draw
 from processing.datasets.phantom_patients import sample_scene
-from processing.errors import InputError, run
 
 SIZE = 160  # of an image, in pixels
 COLUMNS = 5
@@ -34,19 +31,3 @@ def draw_sheet() -> Image.Image:
             ImageDraw.Draw(image).rectangle(box, outline=COLOURS[finding.label])
         sheet.paste(image, (place % COLUMNS * SIZE, place // COLUMNS * SIZE))
     return sheet
-
-
-def main() -> None:
-    """Write it to the file that is named."""
-    if len(sys.argv) != 2 or not sys.argv[1].endswith(".png"):
-        raise InputError("phantom_sheet takes one file: python -m processing.datasets.phantom_sheet FILE.png")
-    path = sys.argv[1]
-    try:
-        draw_sheet().save(path)
-    except OSError as error:
-        raise InputError(f"the sheet cannot be written to {path}: {error.strerror}") from None
-    print(f"written: {path}; " + ", ".join(f"{colour} {label}" for label, colour in COLOURS.items()))
-
-
-if __name__ == "__main__":
-    run(main)

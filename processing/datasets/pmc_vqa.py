@@ -10,8 +10,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import fetch, find_file, find_images, read_csv
-from processing.datasets.rows import carve_validation, make_row, require_images, to_dataset
+from processing.datasets.rows import make_row, require_images, split_validation, to_dataset
+from processing.datasets.source_files import fetch, find_file, find_images, read_csv
 from processing.errors import InputError
 
 HUB_ID = "xmcmic/PMC-VQA"
@@ -56,7 +56,7 @@ def load(
     for number, entry in enumerate(read_csv(path, COLUMNS), start=1):
         row = _row(entry, f"{path.stem}-{number}", images, image_folder, choices)
         rows.append({**row, "split": "test" if split == "test" else "train"})
-    carve_validation(rows, validation_fraction, seed)
+    split_validation(rows, validation_fraction, seed)
     rows = [row for row in rows if row["split"] == split]
     require_images(rows, image_folder)
     return to_dataset(rows)

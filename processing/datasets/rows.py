@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import EllipsisType
@@ -10,6 +11,8 @@ from datasets import Dataset, concatenate_datasets
 
 from processing.datasets import FEATURES, SPLITS
 from processing.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 YES_NO = ("yes", "no")
 
@@ -118,7 +121,7 @@ def uniform(purpose: str, group: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def carve_validation(rows: Iterable[dict], fraction: float, seed: int) -> None:
+def split_validation(rows: Iterable[dict], fraction: float, seed: int) -> None:
     """Move a share of the groups of the rows' "split" "train" to "validation", the same whatever the rows' order.
 
     Raises:
@@ -138,12 +141,12 @@ def require_fraction(option: str, value: float) -> None:
         raise InputError(f"{option} must be at least 0 and below 1, not {value}")
 
 
-def leave_out(rows: Dataset, path: str, name: str) -> Dataset:
+def exclude_images(rows: Dataset, path: str, name: str) -> Dataset:
     """The rows but for those about images that another data set has too, and says how many these are.
 
     Args:
         rows: of a split.
-        path: report of `processing.datasets.overlap`, with the data set as its b.
+        path: report of `processing.datasets.split_overlap`, with the data set as its b.
         name: of the split.
 
     Raises:
@@ -152,11 +155,11 @@ def leave_out(rows: Dataset, path: str, name: str) -> Dataset:
     try:
         images = set(json.loads(Path(path).read_text(encoding="utf-8"))["image_ids"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no report of python -m processing.datasets.overlap") from None
+        raise InputError(f"{path} is no report of flamingo-med overlap") from None
     kept = [i for i, image_id in enumerate(rows["image_id"]) if image_id not in images]
     if not kept:
         raise InputError(f"{path} names all images of {name}")
-    say_dropped(name, len(rows), {f"about images that {path} names": len(rows) - len(kept)})
+    log_dropped(name, len(rows), {f"about images that {path} names": len(rows) - len(kept)})
     return rows.select(kept)
 
 
@@ -170,12 +173,12 @@ def split_name(name: str) -> str | None:
     return name if name in SPLITS else {"val": "validation", "valid": "validation", "validate": "validation"}.get(name)
 
 
-def say_dropped(what: str, total: int, reasons: Mapping[str, int]) -> None:
+def log_dropped(what: str, total: int, reasons: Mapping[str, int]) -> None:
     """Print how many of the `total` things are left out, and why; nothing where all are used."""
     dropped = sum(reasons.values())
     if dropped:
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-        print(f"{what}: {dropped} of {total} left out ({why})")
+        logger.info(f"{what}: {dropped} of {total} left out ({why})")
 
 
 def _file(path: str | Path) -> dict:

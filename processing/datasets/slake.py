@@ -9,8 +9,8 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import fetch, find_file, read_json
 from processing.datasets.rows import clean, make_row, require_images, to_dataset
+from processing.datasets.source_files import fetch, find_file, read_json
 from processing.errors import InputError, nearest
 
 HUB_ID = "BoKelvin/SLAKE"

@@ -14,8 +14,8 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+from flamingo_med.common.hub import reason
 from processing.errors import InputError, nearest
-from processing.hub import reason
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 

@@ -1,57 +1,28 @@
 """What two splits share: images, questions, whole triplets, patients. A score on what was trained on says nothing.
 
-    python -m processing.datasets.overlap --a vqa_med_2019 --a_dir DIR --a_split train --b vqa_rad --b_dir DIR
-
-prints a table and saves it as JSON. Images are compared by id, by the bytes of their files, and by look: a difference
+Images are compared by id, by the bytes of their files, and by look: a difference
 hash of 16 × 16 brightness gradients, alike where at most `LOOK_THRESHOLD` of its 256 bits differ. Copies of VQA-RAD's
 images at half the size and JPEG quality 50 differ in up to 14 bits, different ones of VQA-Med 2019 in 23 or more, but
 for neighbouring slices of one scan.
 """
 
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features, Value, concatenate_datasets
+from datasets import Dataset, Features, Value
 from datasets import config as datasets_config
 from PIL import Image
 
-from processing.datasets import SPLITS, load_split
-from processing.errors import InputError, check_keys, run
-from processing.files import write_json
+from processing.errors import InputError
 from processing.images import read_image
-from processing.recipe import build_arguments, describe, override
 
 LOOK_SIZE = 16
 LOOK_STEP = 2  # grey levels; less is the noise of compression
 LOOK_THRESHOLD = 16
 QUICK = 20_000  # images that training and evaluation read for this: a minute or two, once
-KINDS = {
-    "image_id": "images, by id",
-    "image_bytes": "images, by bytes",
-    "image_look": "images, by look",
-    "question": "questions",
-    "triplet": "image, question and answer",
-    "group": "patients or groups",
-}
 COUNTS = ("values", "images_a", "rows_a", "images_b", "rows_b")
-
-
-@dataclass
-class OverlapArguments:
-    """Which two splits."""
-
-    a: str = field(metadata={"help": "a data set, such as the one trained on"})
-    b: str = field(metadata={"help": "another, or the same"})
-    a_dir: str | None = field(default=None, metadata={"help": "folder or Hub id of a"})
-    b_dir: str | None = field(default=None, metadata={"help": "folder or Hub id of b"})
-    a_split: str = field(default="train", metadata={"help": "train, validation, test, or all"})
-    b_split: str = field(default="all", metadata={"help": "train, validation, test, or all"})
-    a_data: dict = field(default_factory=dict, metadata={"help": "options of a: --a_data.seed 1"})
-    b_data: dict = field(default_factory=dict, metadata={"help": "options of b"})
-    output: str | None = field(default=None, metadata={"help": "JSON file; overlap-A-SPLIT-B-SPLIT.json if unset"})
 
 
 @dataclass(frozen=True)
@@ -80,8 +51,9 @@ def overlap(rows_a: Dataset, rows_b: Dataset, max_images: int | None = None) -> 
     Returns:
         {"a": {"rows", "images"}, "b": {"rows", "images"}, "files_compared": bool, "look_threshold": bits,
         "shared": {kind: {"values", "images_a", "rows_a", "images_b", "rows_b"}}, "image_ids": b's images in a}. The
-        kinds are those of `KINDS`, values are distinct ones that both have (images that look alike: those of b). An
-        image of b is in a by id or by bytes: a downsized copy keeps its id, a renamed one its bytes.
+        kinds are image_id, image_bytes, image_look, question, triplet and group; values are distinct ones that both
+        have (images that look alike: those of b). An image of b is in a by id or by bytes: a downsized copy keeps its
+        id, a renamed one its bytes.
 
     Raises:
         InputError: an image that cannot be read.
@@ -137,19 +109,6 @@ def verdict(report: dict, a: str = "train", b: str = "test") -> str:
     if shared["group"]["values"]:
         also.append(f"{shared['group']['values']} patients or groups are in both")
     return "; ".join(["disjoint by image", *also])
-
-
-def format_table(report: dict, a: str, b: str) -> str:
-    """Table of a report for a terminal, a line for each kind."""
-    lines = [f"a  {a}: {report['a']['rows']} rows, {report['a']['images']} images"]
-    lines += [f"b  {b}: {report['b']['rows']} rows, {report['b']['images']} images", ""]
-    titles = ("shared", "images of a", "rows of a", "images of b", "rows of b")
-    width = max(map(len, KINDS.values()))
-    lines.append("  ".join([" " * width, *titles]))
-    for kind, count in report["shared"].items():
-        cells = [f"{count[name]:>{len(title)}}" for name, title in zip(COUNTS, titles, strict=True)]
-        lines.append("  ".join([f"{KINDS[kind]:<{width}}", *cells]))
-    return "\n".join(lines)
 
 
 def read_files(rows: Dataset) -> Files:
@@ -253,44 +212,3 @@ def _count_images(found_a: set[str], found_b: set[str], ids_a: list[str], ids_b:
 
 def _counts(values: int, rows_a: list[str], rows_b: list[str]) -> dict[str, int]:
     return dict(zip(COUNTS, (values, len(set(rows_a)), len(rows_a), len(set(rows_b)), len(rows_b)), strict=True))
-
-
-def load_rows(name: str, split: str, data_dir: str | None, options: dict) -> Dataset:
-    """A split, or "all" that the data set has, together."""
-    if split != "all":
-        return load_split(name, split, data_dir, **options)
-    parts, missing = [], []
-    for part in SPLITS:
-        try:
-            parts.append(load_split(name, part, data_dir, **options))
-        except InputError as error:
-            missing.append(f"no {part} split of {name}: {error}")
-    if not parts:
-        raise InputError(missing[0])
-    for line in missing:
-        print(line)
-    return concatenate_datasets(parts)
-
-
-def main() -> None:
-    """Both splits → report → table and JSON file."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n{describe(OverlapArguments)}")
-        return
-    (args,) = build_arguments(override({}, arguments, OverlapArguments), OverlapArguments)
-    for name, split in (("a_split", args.a_split), ("b_split", args.b_split)):
-        check_keys([split], [*SPLITS, "all"], name)
-    a, b = f"{args.a} {args.a_split}", f"{args.b} {args.b_split}"
-    path = Path(args.output or f"overlap-{a}-{b}.json".replace(" ", "-"))
-    if not path.parent.is_dir():
-        raise InputError(f"no folder {path.parent} to write {path.name} to")
-    rows_a = load_rows(args.a, args.a_split, args.a_dir, args.a_data)
-    rows_b = load_rows(args.b, args.b_split, args.b_dir, args.b_data)
-    report = overlap(rows_a, rows_b)
-    write_json(path, {"names": {"a": a, "b": b}, "verdict": verdict(report, a, b), **report})
-    print(f"\n{format_table(report, a, b)}\n\n{verdict(report, a, b)}\nwritten: {path}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -13,6 +13,7 @@ The 2021 edition trains on the train and validation sets of 2020. Validation is 
 class; those of the train split are `class_names`.
 """
 
+import logging
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import IMAGE_SUFFIXES, find_file, find_images, read_text, require_folder
 from processing.datasets.rows import clean, make_row, require_images, to_dataset
+from processing.datasets.source_files import IMAGE_SUFFIXES, find_file, find_images, read_text, require_folder
 from processing.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 ADDRESSES = {
     "2019": "https://zenodo.org/records/10499039",
@@ -100,7 +103,9 @@ def _load(edition: str, split: str, data_dir: str | None) -> Dataset:
         rows = [{**row, "organ": organs.get(row["image_id"], "")} for row in rows]
     unanswered = sum(not row["answers"] for row in rows)
     if unanswered:
-        print(f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer (a blind test set)")
+        logger.info(
+            f"vqa_med_{edition} {split}: {unanswered} of {len(rows)} questions have no answer (a blind test set)"
+        )
     return to_dataset(rows)
 
 

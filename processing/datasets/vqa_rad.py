@@ -14,17 +14,17 @@ from pathlib import Path
 
 from datasets import Dataset
 
-from processing.datasets.files import read_hub
 from processing.datasets.rows import (
-    carve_validation,
     clean,
     image_name,
     make_row,
     require_fraction,
     require_images,
+    split_validation,
     to_dataset,
     uniform,
 )
+from processing.datasets.source_files import read_hub
 from processing.errors import InputError, nearest
 
 HUB_ID = "flaviagiammarino/vqa-rad"
@@ -75,7 +75,7 @@ def load(
     if scheme == "image_disjoint":
         for row in rows:
             row["split"] = "test" if uniform("test", row["group"]) < TEST_FRACTION else "train"
-    carve_validation(rows, validation_fraction, seed)
+    split_validation(rows, validation_fraction, seed)
     return to_dataset([row for row in rows if row["split"] == split])
 
 

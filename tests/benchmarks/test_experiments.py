@@ -9,9 +9,9 @@ from importlib import import_module
 import pytest
 
 from benchmarks import experiments
+from flamingo_med.evaluation.tables import format_score
 from processing.errors import run
-from processing.scoring.report import format_score
-from tests.test_doors import FEW, ROOT
+from tests.flamingo_med.cli.test_commands import FEW, ROOT
 
 
 @pytest.fixture

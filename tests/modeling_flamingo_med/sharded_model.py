@@ -1,6 +1,6 @@
 """Script: FSDP2 in two processes: loss, gradients and answers of a model are its own when its weights are split.
 
-    torchrun --nproc_per_node 2 -m tests.sharded_model
+    torchrun --nproc_per_node 2 -m tests.modeling_flamingo_med.sharded_model
 
 What accelerate does with recipes/accelerate/fsdp2.yaml on GPUs, which it refuses to do on CPUs.
 """
@@ -11,8 +11,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from transformers import set_seed
 
+from flamingo_med.training.trainer import opening
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from modeling_flamingo_med.trainer import opening
 from tests.conftest import SMALL, TEXT, VISION
 
 IDS = {"vocab_size": 96, "image_token_id": 90, "eoq_token_id": 91, "eos_token_id": 92, "pad_token_id": 93}

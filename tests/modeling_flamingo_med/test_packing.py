@@ -7,7 +7,7 @@ from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.cross_attention_flamingo_med import packed_mask
 from processing.collator import FlamingoMedCollator
 from tests.conftest import QUESTIONS, SMALL, VISION
-from tests.test_backbones import DECODERS
+from tests.modeling_flamingo_med.test_backbones_flamingo_med import DECODERS
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def rows(images):
 
 def collate(processor, rows, **options):
     names = {name: n for n, name in enumerate(sorted({row["answer"] for row in rows}))}
-    names = {} if options.get("learn_questions") else names  # which does not go with a head
+    names = {} if options.get("train_on_questions") else names  # which does not go with a head
     return FlamingoMedCollator(processor, answers=True, label2id=names, **options)(rows)
 
 
@@ -44,8 +44,8 @@ def test_no_sequence_sees_another():
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize(("use_image", "learn_questions"), [(False, False), (True, False), (False, True)])
-def test_packed_equals_padded(processor, rows, name, use_image, learn_questions):
+@pytest.mark.parametrize(("use_image", "train_on_questions"), [(False, False), (True, False), (False, True)])
+def test_packed_equals_padded(processor, rows, name, use_image, train_on_questions):
     torch.manual_seed(0)
     model = FlamingoMedForConditionalGeneration.from_vision_text_pretrained(
         VISION["clip"],
@@ -53,19 +53,19 @@ def test_packed_equals_padded(processor, rows, name, use_image, learn_questions)
         **processor.token_ids,
         **SMALL,
         cross_attn_gate_init=0.5,
-        num_labels=0 if learn_questions else 5,
+        num_labels=0 if train_on_questions else 5,
         use_image_embeddings=use_image,
     ).eval()
     results = []
     for packed in (False, True):
-        outputs = model(**collate(processor, rows, packed=packed, learn_questions=learn_questions))
+        outputs = model(**collate(processor, rows, packed=packed, train_on_questions=train_on_questions))
         outputs.loss.backward()
         gradients = {key: p.grad.clone() for key, p in model.named_parameters() if p.grad is not None}
         results.append((outputs.loss.detach(), outputs.class_logits, gradients))
         model.zero_grad()
     (loss, classes, gradients), (packed_loss, packed_classes, packed_gradients) = results
     torch.testing.assert_close(packed_loss, loss, atol=1e-5, rtol=1e-5)
-    if not learn_questions:
+    if not train_on_questions:
         torch.testing.assert_close(packed_classes, classes, atol=1e-4, rtol=1e-4)
     assert gradients.keys() == packed_gradients.keys()
     for key, gradient in gradients.items():

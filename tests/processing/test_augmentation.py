@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedTrainingCollator
 from processing.datasets import load_split

@@ -60,7 +60,7 @@ def test_labels_are_the_answer_and_its_end(processor, images, answers):
 
 def test_questions_may_be_learned_too(processor):
     prompts = ["<image><image> Question: a? <EOQ> Answer:", "<image> Output:"]
-    batch = processor.tokenize(prompts, ["yes", "clear lungs"], learn_questions=True)
+    batch = processor.tokenize(prompts, ["yes", "clear lungs"], train_on_questions=True)
     learned = [decode(processor, labels) for labels in batch["labels"]]
     assert learned == [" Question: a?<EOQ> Answer: yes<EOC>", " Output: clear lungs<EOC>"]
 

@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, set_seed
 
 from modeling_flamingo_med import FlamingoMedProcessor
-from processing import tokenizer as module
+from processing import tokenization as module
 from processing.errors import InputError
-from processing.tokenizer import (
+from processing.tokenization import (
     extend_embeddings,
     extend_tokenizer,
     format_table,
@@ -160,7 +160,7 @@ def test_table(old, new):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """command(*arguments): python -m processing.tokenizer on a small phantom."""
+    """command(*arguments): python -m processing.tokenization on a small phantom."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"{{dataset: phantom, data_dir: {tmp_path / 'data'}, data: {{train_images: 5, validation_images: 2, "

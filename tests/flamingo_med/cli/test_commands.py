@@ -291,7 +291,7 @@ def test_recipes_are_resolved(recipe, inside):
             "add --image_size",
         ),
         (["train.py", "recipes/phantom.yaml", "--augmentation.rotatio", "7"], "did you mean rotation?"),
-        (["train.py", "recipes/phantom.yaml", "--streaming"], "only the data set sharded is streamed"),
+        (["train.py", "recipes/phantom.yaml", "--streaming"], "only the data set parquet_shards is streamed"),
         (["train.py", "recipes/vqa_rad.yaml", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
         (["train.py", "recipes/phantom.yaml", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
         (["train.py", "recipes/phantom.yaml", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
@@ -397,8 +397,8 @@ def test_two_processes_share_a_stream(tmp_path):
     for split in ("train", "validation", "test"):
         arguments = ["--recipe", "recipes/phantom.yaml", "--data_dir", tmp_path / "data", *FEW, "--split", split]
         arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
-        door("-m", "processing.datasets.shards", *arguments)
-    arguments = ["--dataset", "sharded", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
+        door("-m", "processing.datasets.parquet_shards", *arguments)
+    arguments = ["--dataset", "parquet_shards", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
     arguments += ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
     arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
     assert "shards of training" in door(*TWO_PROCESSES, *arguments)

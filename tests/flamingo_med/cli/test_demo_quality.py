@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.test_doors import door
+from tests.flamingo_med.cli.test_commands import door
 
 
 @pytest.mark.slow

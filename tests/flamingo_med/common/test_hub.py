@@ -1,4 +1,4 @@
-"""Pushing and pulling with the Hub's real client, against the stand-in of `hub_server.py`."""
+"""HubMixin and pulling with the Hub's real client, against the stand-in of `hub_server.py`."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.datasets import load_split
 from processing.errors import run
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
-from tests.hub_server import HubServer
+from tests.flamingo_med.common.hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
 FEW = {"train_images": 30, "validation_images": 8, "test_images": 10}
@@ -187,7 +187,7 @@ def test_a_push_that_cannot_be_is_told_before_training(inside, tmp_path, options
     ],
 )
 def test_mistakes_of_publishing_are_one_sentence(hub, inside, arguments, client, message):
-    output = inside("processing.publish", *arguments, code=2, **client)
+    output = inside("flamingo_med.cli.publish", *arguments, code=2, **client)
     assert output.startswith("error: ") and output.count("\n") == 1 and message in output
     assert not hub.repositories
 
@@ -290,7 +290,7 @@ def test_what_is_published_is_pulled(hub, inside, process, published):
         ["model", published / "second", "alice/model"],
         ["model", published / "part", "alice/part"],
     ):
-        assert f"published: {hub.url}" in inside("processing.publish", *command)
+        assert f"published: {hub.url}" in inside("flamingo_med.cli.publish", *command)
     huggingface_hub.create_tag("alice/model", tag="first", revision="draft")
     huggingface_hub.create_repo("alice/adapter")
     huggingface_hub.upload_folder(repo_id="alice/adapter", folder_path=published / "adapter")
@@ -315,6 +315,6 @@ def test_what_is_published_is_pulled(hub, inside, process, published):
 def test_a_model_pushed_again_leaves_nothing_old_behind(hub, inside, published):
     """Weights in fewer shards than before: those of before would be read along."""
     for name in ("first", "part"):
-        inside("processing.publish", "model", published / name, "alice/model")
+        inside("flamingo_med.cli.publish", "model", published / name, "alice/model")
     weights = {name for name in hub.files("model", "alice/model") if name.endswith(".safetensors")}
     assert weights == {path.name for path in (published / "part").glob("*.safetensors")}

@@ -6,10 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from modeling_flamingo_med.trainer import FlamingoMedTrainingArguments
+from flamingo_med.common.folders import results_folder
+from flamingo_med.common.settings import (
+    DataArguments,
+    SplitArguments,
+    build_arguments,
+    describe,
+    override,
+    read_recipe,
+)
+from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 from processing.errors import InputError
-from processing.folders import results_folder
-from processing.recipe import DataArguments, SplitArguments, build_arguments, describe, override, read_recipe
 from train import ModelArguments
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))

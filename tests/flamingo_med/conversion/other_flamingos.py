@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, PretrainedConfig, PreTrainedTokenizerFast
 
 from modeling_flamingo_med.backbones_flamingo_med import load_language_model
-from processing.tokenizer import train_tokenizer
+from processing.tokenization import train_tokenizer
 from tests.conftest import QUESTIONS, VISION
 
 ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "sqrelu": lambda x: F.relu(x) ** 2}

@@ -22,13 +22,13 @@ from transformers import (
     set_seed,
 )
 
+from flamingo_med.conversion.convert import main
+from flamingo_med.inference.answering import answer_questions
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from modeling_flamingo_med.backbones_flamingo_med import find_decoder_layers
-from modeling_flamingo_med.convert_checkpoint import main
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.answering import answer_questions
 from processing.errors import InputError
 from tests.conftest import same_weights
-from tests.other_flamingos import (
+from tests.flamingo_med.conversion.other_flamingos import (
     HEAD_DIM,
     LATENTS,
     WIDTH,

@@ -1,7 +1,7 @@
 """A picture of the demo page that is being served, after one question.
 
 python demo.py --model runs/phantom &
-python -m tests.demo_picture http://127.0.0.1:7860 docs/demo.png
+python -m tests.flamingo_med.demo.demo_picture http://127.0.0.1:7860 docs/demo.png
 """
 
 import io

@@ -13,21 +13,21 @@ from PIL import Image
 
 pytest.importorskip("gradio")
 
-from modeling_flamingo_med.demo import fragments
-from modeling_flamingo_med.demo.asking import ask
-from modeling_flamingo_med.demo.heat import to_heat
-from modeling_flamingo_med.demo.record import audit_record, describe_model
-from modeling_flamingo_med.demo.session import MAX_EXAMPLES, Assistant, Session
-from modeling_flamingo_med.demo.upload import Upload
-from modeling_flamingo_med.explanation import METHODS, explain
-from processing.answering import answer_questions
+from flamingo_med.demo import fragments
+from flamingo_med.demo.asking import ask
+from flamingo_med.demo.heat import to_heat
+from flamingo_med.demo.record import audit_record, describe_model
+from flamingo_med.demo.session import MAX_EXAMPLES, Assistant, Session
+from flamingo_med.demo.upload import Upload
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.explanation import METHODS, explain
+from flamingo_med.inference.answering import answer_questions
 from processing.dicom import grey_range
 from processing.errors import InputError
-from processing.scoring.temperature import Calibration
 from tests.conftest import QUESTIONS
-from tests.test_answering import write_blip2
-from tests.test_dicom import PATIENT, RAMP, encode, make
-from tests.test_doors import inside  # noqa: F401 (a fixture)
+from tests.flamingo_med.cli.test_commands import inside  # noqa: F401 (a fixture)
+from tests.flamingo_med.inference.test_answering import write_blip2
+from tests.processing.test_dicom import PATIENT, RAMP, encode, make
 
 CLASSES = {0: "effusion", 1: "nodule", 2: "normal"}
 
@@ -238,7 +238,7 @@ def test_a_map_that_cannot_be_made_is_a_note(make_model, processor, upload):
 
 def test_an_image_that_is_replaced_meanwhile_gets_no_answer(assistant, upload, images, monkeypatch):
     session, other = Session(upload), Upload.drawn(images[1], "other.png")
-    from modeling_flamingo_med.demo import asking
+    from flamingo_med.demo import asking
 
     def replacing(*arguments):
         session.show(other)
@@ -290,7 +290,7 @@ def test_other_models_are_refused(inside, processor, tmp_path):  # noqa: F811
 
 
 def test_gradio_is_an_extra(inside, monkeypatch):  # noqa: F811
-    for name in [name for name in sys.modules if name.startswith("modeling_flamingo_med.demo.")]:
+    for name in [name for name in sys.modules if name.startswith("flamingo_med.demo.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with socket.create_server(("127.0.0.1", 0)) as probe:

@@ -18,14 +18,14 @@ from transformers import set_seed
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
-from tests.test_dicom import encode, make
+from tests.processing.test_dicom import encode, make
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
-from modeling_flamingo_med.demo.guard import private_folder  # noqa: E402
-from modeling_flamingo_med.demo.page import build_page  # noqa: E402
-from modeling_flamingo_med.demo.session import Assistant, Session  # noqa: E402
+from flamingo_med.demo.demo_page import build_page  # noqa: E402
+from flamingo_med.demo.guard import private_folder  # noqa: E402
+from flamingo_med.demo.session import Assistant, Session  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]

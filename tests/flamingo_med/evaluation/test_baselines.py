@@ -5,9 +5,9 @@ import random
 import datasets
 import pytest
 
+from flamingo_med.evaluation.baselines import image_lookup_answers, majority_answers, question_only_answers
+from flamingo_med.metrics.exact_match import exact_match
 from processing.datasets import load_split
-from processing.scoring.baselines import image_lookup_answers, majority_answers, question_only_answers
-from processing.scoring.exact_match import exact_match
 
 
 def row(question_type, answer_type, answer, image_id="i", question=""):
@@ -85,7 +85,7 @@ def test_edge_cases(baseline):
 
 
 def test_question_only_knows_so_many_answers(monkeypatch):
-    monkeypatch.setattr("processing.scoring.baselines.MAX_ANSWERS", 2)
+    monkeypatch.setattr("flamingo_med.evaluation.baselines.MAX_ANSWERS", 2)
     train = [*ABOUT, row("", "open", "left", "d", "side"), row("", "open", "mri", "d", "which modality, rarely")]
     rows = [asked(row["question"]) for row in train]
     assert set(question_only_answers(train, rows)) <= {"ct", "left"}  # left and mri tie: the alphabetically first

@@ -10,17 +10,7 @@ import pytest
 from huggingface_hub.errors import EntryNotFoundError
 from PIL import Image
 
-from processing.errors import InputError
-from processing.scoring import temperature
-from processing.scoring.calibration import (
-    aurc,
-    brier_score,
-    expected_calibration_error,
-    reliability_bins,
-    risk_coverage,
-)
-from processing.scoring.plots import reliability_diagram, risk_coverage_curve
-from processing.scoring.temperature import (
+from flamingo_med.evaluation.calibration import (
     BOUNDS,
     Calibration,
     answer_nll,
@@ -34,6 +24,15 @@ from processing.scoring.temperature import (
     save_calibration,
     scale_confidence,
 )
+from flamingo_med.evaluation.calibration_error import (
+    aurc,
+    brier_score,
+    expected_calibration_error,
+    reliability_bins,
+    risk_coverage,
+)
+from flamingo_med.reporting.calibration_plots import reliability_diagram, risk_coverage_curve
+from processing.errors import InputError
 
 CONFIDENCES = [0.95, 0.85, 0.9, 0.3, 0.3]
 HITS = [1, 0, 1, 0, 1]
@@ -138,7 +137,7 @@ def test_candidate_table():
 def test_fit_and_store(tmp_path):
     rows = [prediction(n, 0.25, float(n % 2), candidates={"yes": 2.0 * (n % 3), "no": 0.0}) for n in range(30)]
     rows.append({"id": "blind", "image_id": "i", "answer": "", "confidence": 0.9})
-    calibration, measures = fit(rows, {"dataset": "own"})
+    calibration, measures = fit(rows, {"dataset": "custom"})
     assert calibration.answer_temperature == pytest.approx(2, abs=1e-3)
     assert [(m["of"], m["n"]) for m in measures] == [("answers", 30)] * 2 + [("candidates", 30)] * 2
     values = [{name: m[name]["value"] for name in ("nll", "ece", "brier", "aurc")} for m in measures]
@@ -152,7 +151,7 @@ def test_fit_and_store(tmp_path):
     assert load_calibration(str(tmp_path)) is None
     save_calibration(tmp_path, calibration)
     assert load_calibration(str(tmp_path)) == calibration
-    assert calibration.fitted_on == {"dataset": "own", "answers": 30, "candidates": 30}
+    assert calibration.fitted_on == {"dataset": "custom", "answers": 30, "candidates": 30}
     assert calibration.confidence(0.25) == pytest.approx(0.5, abs=1e-3)
     assert calibration.probabilities([[1.0, 1.0]]).tolist() == [[0.5, 0.5]]
     assert Calibration(2.0).probabilities([[math.log(3), 0.0]]).tolist() == [pytest.approx([0.75, 0.25])]
@@ -178,7 +177,7 @@ def test_a_hub_model_without_calibration(monkeypatch):
     def missing(repository, file, revision):
         raise EntryNotFoundError(f"no {file} in {repository} at {revision}")
 
-    monkeypatch.setattr(temperature, "hf_hub_download", missing)
+    monkeypatch.setattr("flamingo_med.evaluation.calibration.hf_hub_download", missing)
     assert load_calibration("someone/model") is None
 
 
@@ -199,7 +198,7 @@ def evaluation(folder, split="validation", rows=12):
     written = folder / "eval"
     written.mkdir()
     (written / "predictions.jsonl").write_text("\n".join(lines) + "\n")
-    meta = {"model": str(folder), "dataset": "own", "split": split, "fingerprints": {"rows": "0"}}
+    meta = {"model": str(folder), "dataset": "custom", "split": split, "fingerprints": {"rows": "0"}}
     (written / "metrics.json").write_text(json.dumps({"meta": meta, "scores": []}))
     return written / "predictions.jsonl"
 
@@ -236,7 +235,7 @@ def test_the_command_on_other_evaluations(tmp_path):
     path.with_name("metrics.json").write_text('{"meta": {"split": "validation"}}')
     with pytest.raises(InputError, match="metrics.json is missing or not what eval.py writes"):
         calibrate([str(path)])
-    meta = {"model": "someone/model", "dataset": "own", "split": "validation", "fingerprints": {}}
+    meta = {"model": "someone/model", "dataset": "custom", "split": "validation", "fingerprints": {}}
     path.with_name("metrics.json").write_text(json.dumps({"meta": meta}))
     with pytest.raises(InputError, match="someone/model is no folder"):
         calibrate([str(path)])

@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 
+from flamingo_med.evaluation.comparison import compare, differences, pair_rows, score_fields
+from flamingo_med.evaluation.intervals import clustered_bootstrap
 from processing.errors import InputError
-from processing.scoring.compare import compare, differences, pair_rows, score_fields
-from processing.scoring.intervals import clustered_bootstrap
 
 KINDS = [("closed", "presence"), ("closed", "presence"), ("open", "side"), ("open", "")]
 

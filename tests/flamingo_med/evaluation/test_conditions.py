@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from processing.answering import answer_questions
-from processing.backends import Answer, FlamingoMedBackend
-from processing.candidates import candidate_answers
+from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores, model_fingerprint, other_images
+from flamingo_med.inference.answering import answer_questions
+from flamingo_med.inference.backends import Answer, FlamingoMedBackend
+from flamingo_med.inference.candidates import candidate_answers
+from flamingo_med.inference.embedding import embed_answers
+from flamingo_med.inference.partial_answers import PartialAnswers
 from processing.datasets.rows import make_row, to_dataset
-from processing.embedding import embed_answers
 from processing.errors import InputError
-from processing.evaluation import answer_conditions, embedding_scores, model_fingerprint, other_images
-from processing.partial_answers import PartialAnswers
 from tests.conftest import QUESTIONS
 
 ALL = ["model", "blank_image", "shuffled_image"]
@@ -182,7 +182,7 @@ def test_embedding_scores(make_model, processor, tmp_path, capsys):
 
 
 def test_embedding_scores_do_not_depend_on_the_order_of_rows(make_model, processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("processing.evaluation.EMBEDDED_AT_ONCE", 3)
+    monkeypatch.setattr("flamingo_med.evaluation.conditions.EMBEDDED_AT_ONCE", 3)
     model, rows = make_model(), questions(tmp_path)
     texts = {"model": ["left", "yes", "no", "yes"] * 2}
     found = embedding_scores(model, processor, rows, rows, texts)["model"]

@@ -6,19 +6,19 @@ from importlib import import_module
 
 import pytest
 
-from processing.datasets import load_split
-from processing.datasets.phantom_patients import sample_scene
-from processing.datasets.phantom_questions import NOUNS
-from processing.datasets.vqa_rad import twins
-from processing.errors import InputError
-from processing.scoring.consistency import (
+from flamingo_med.evaluation.consistency import (
     distinct_rows,
     format_consistency,
     head_agreement,
     paraphrases,
     score_pairs,
 )
-from processing.scoring.counterfactuals import Pair, counterfactuals
+from flamingo_med.evaluation.counterfactuals import Pair, counterfactuals
+from processing.datasets import load_split
+from processing.datasets.phantom_patients import sample_scene
+from processing.datasets.phantom_questions import NOUNS
+from processing.datasets.vqa_rad import twins
+from processing.errors import InputError
 
 
 def row(question, answer, question_type="", image_id="i", id="r"):
@@ -261,7 +261,7 @@ def test_the_command(make_model, processor, tmp_path, capsys):
             [
                 *arguments,
                 "--dataset",
-                "own",
+                "custom",
                 "--data_dir",
                 str(tmp_path / "table.jsonl"),
                 "--data",

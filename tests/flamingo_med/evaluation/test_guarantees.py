@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from processing.scoring.guarantees import (
+from flamingo_med.evaluation.guarantees import (
     STEPS,
     abstention_threshold,
     conformal_quantile,

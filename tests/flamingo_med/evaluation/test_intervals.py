@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from processing.scoring.intervals import clustered_bootstrap, clustered_bootstrap_of, clustered_bootstraps
+from flamingo_med.evaluation.intervals import clustered_bootstrap, clustered_bootstrap_of, clustered_bootstraps
 
 
 def test_interval_covers_the_mean_and_repeats():
@@ -39,7 +39,7 @@ def test_correlated_clusters_widen_the_interval():
 def test_interval_does_not_depend_on_the_order_of_chunks(monkeypatch):
     values, clusters = [0, 1, 1, 0, 1], ["a", "b", "b", "c", "d"]
     whole = clustered_bootstrap(values, clusters, resamples=500)
-    monkeypatch.setattr("processing.scoring.intervals.CHUNK", 7)
+    monkeypatch.setattr("flamingo_med.evaluation.intervals.CHUNK", 7)
     assert clustered_bootstrap(values, clusters, resamples=500) == whole
 
 

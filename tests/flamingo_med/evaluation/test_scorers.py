@@ -7,14 +7,14 @@ from pathlib import Path
 import evaluate
 import pytest
 
-from processing.scoring import classification, exact_match, sentence_similarity
-from processing.scoring.exact_match import ExactMatch
-from processing.scoring.imageclef import ImageClef
-from processing.scoring.normalized_match import NormalizedMatch
-from processing.scoring.original import Original
-from processing.scoring.scorers import SCORERS, scorers_for
-from processing.scoring.text_overlap import TextOverlap
-from processing.scoring.vqa_rad import VqaRad
+from flamingo_med.evaluation.scorers import SCORERS, scorers_for
+from flamingo_med.metrics import classification, exact_match, sentence_similarity
+from flamingo_med.metrics.exact_match import ExactMatch
+from flamingo_med.metrics.imageclef import ImageClef
+from flamingo_med.metrics.normalized_match import NormalizedMatch
+from flamingo_med.metrics.original import Original
+from flamingo_med.metrics.text_overlap import TextOverlap
+from flamingo_med.metrics.vqa_rad_accuracy import VqaRad
 
 CLASSES = [ExactMatch, ImageClef, NormalizedMatch, Original, TextOverlap, VqaRad]
 ROWS = {"predictions": ["Yes ", "left lung", ""], "references": ["yes", "the right lung", "no"]}
@@ -75,8 +75,8 @@ def test_combined(metric_cache):
         ("vqa_med_2021", [["mri"]], "exact_match imageclef normalized_match original"),
         ("mimic_cxr", [["no acute cardiopulmonary process"], ["the lungs are clear and well expanded"]],
          "exact_match text_overlap normalized_match original"),
-        ("own", [["one two three four five", "short"]], "exact_match text_overlap normalized_match original"),
-        ("own", [["one two three four five"], ["yes"]], "exact_match normalized_match original"),
+        ("custom", [["one two three four five", "short"]], "exact_match text_overlap normalized_match original"),
+        ("custom", [["one two three four five"], ["yes"]], "exact_match normalized_match original"),
     ],
 )  # fmt: skip
 def test_which_scorers_a_data_set_gets(dataset, references, names):

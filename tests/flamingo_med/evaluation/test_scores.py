@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from processing.backends import Answer
-from processing.scoring.scores import score_classes, score_rows
+from flamingo_med.evaluation.scores import score_classes, score_rows
+from flamingo_med.inference.backends import Answer
 
 
 def row(answer, answer_type="open", image="i", **more):
@@ -72,7 +72,7 @@ def test_vqa_rad_has_both_groupings_and_recall_of_open_questions():
     recall = {subset: s["value"] for (metric, subset), s in found.items() if metric == "vqa_rad_recall"}
     assert recall == {"open": 0.75, "not_yes_no": 0.25}
     assert not {"imageclef_bleu", "rouge_l"} & {metric for metric, _ in found}
-    assert "yes_no" not in {s["subset"] for s in score_rows(rows, {"model": said}, "own")}
+    assert "yes_no" not in {s["subset"] for s in score_rows(rows, {"model": said}, "custom")}
 
 
 def test_vqa_med_has_the_official_scores_by_category():
@@ -88,7 +88,7 @@ def test_vqa_med_has_the_official_scores_by_category():
 def test_reports_have_the_bleu_of_all_rows_and_rouge_l():
     written = ["there is no pleural effusion today", "the heart is of normal size"]
     rows = [row(text, image=str(i)) for i, text in enumerate(written)]
-    scores = score_rows(rows, {"model": [written[0], "the heart is large"], "majority": written}, "own")
+    scores = score_rows(rows, {"model": [written[0], "the heart is large"], "majority": written}, "custom")
     found = {(s["metric"], s["condition"], s["subset"]): s for s in scores}
     matches, said, length = 6 + 3, 6 + 4, 6 + 6
     assert found["bleu_1", "model", "all"]["value"] == pytest.approx(matches / said * np.exp(1 - length / said))

@@ -5,11 +5,11 @@ import json
 import datasets
 import pytest
 
+from flamingo_med.evaluation import tables
+from flamingo_med.evaluation.scores import score_rows
+from flamingo_med.metrics.exact_match import signature
 from processing.datasets import load_split
 from processing.files import write_json
-from processing.scoring import report
-from processing.scoring.exact_match import signature
-from processing.scoring.scores import score_rows
 
 
 def row(question_type, answer_type, answer, image_id="i"):
@@ -61,7 +61,7 @@ def test_format_table():
         score("model", "closed", 0.9, 0.871, 0.929, 272),
         score("question_only", "all", 0.4, None, None, 451),
     ]
-    assert report.format_table(scores).split("\n") == [
+    assert tables.format_table(scores).split("\n") == [
         "exact_match|v1|norm:strip+lower  [95 % interval, clustered by image]",
         "condition      closed (n=272)      all (n=451)",
         "model          0.900 [0.87, 0.93]  0.874 [0.85, 0.90]",

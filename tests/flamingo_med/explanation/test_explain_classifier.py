@@ -13,20 +13,20 @@ from transformers import AutoImageProcessor, CLIPImageProcessorPil, ResNetConfig
 
 pytest.importorskip("captum")
 import eval as door
-from modeling_flamingo_med.explanation import HeadClassifier, ImageClassifier, explain, explain_classifier
-from modeling_flamingo_med.explanation.classifier import load_classifier
-from modeling_flamingo_med.explanation.comparison import percent_boxes
-from modeling_flamingo_med.explanation.interrogation import (
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.explanation import HeadClassifier, ImageClassifier, explain, explain_classifier
+from flamingo_med.explanation.classifier import load_classifier
+from flamingo_med.explanation.interrogation import (
     ABSTENTION,
     AGREEMENT,
     CONTRADICTION,
     common_share,
     in_words,
 )
-from modeling_flamingo_med.explanation.questions import DEFAULT, read_questions
+from flamingo_med.explanation.map_comparison import percent_boxes
+from flamingo_med.explanation.questions import DEFAULT, read_questions
 from processing.datasets.phantom_questions import CLOSED_WORDINGS, HEART_WORDINGS, NOUNS, OPEN_WORDINGS
 from processing.errors import InputError, run
-from processing.scoring.temperature import Calibration
 from tests.conftest import QUESTIONS
 
 CLASSES = {0: "effusion", 1: "cardiomegaly", 2: "pacemaker"}

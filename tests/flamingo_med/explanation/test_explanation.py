@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from flamingo_med.explanation import METHODS, explain, explain_case, prepare
+from flamingo_med.explanation.attention import Path, _compose
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration, FlamingoMedProcessor
-from modeling_flamingo_med.explanation import METHODS, explain, explain_case, prepare
-from modeling_flamingo_med.explanation.attention import Path, _compose
 from processing.errors import InputError
 from tests.conftest import QUESTIONS, SMALL, TEXT
-from tests.test_backbones import DECODERS, ENCODERS
+from tests.modeling_flamingo_med.test_backbones_flamingo_med import DECODERS, ENCODERS
 
 ON_PATCHES = ("attention", "attention_gradients", "grad_cam")
 pytest.importorskip("captum")
@@ -241,7 +241,7 @@ def test_the_model_s_own_answer_is_the_default(make_model, processor, images):
 
 def test_a_dicom_file(make_model, processor, tmp_path):
     pytest.importorskip("pydicom")
-    from tests.test_dicom import encode, make
+    from tests.processing.test_dicom import encode, make
 
     (tmp_path / "scan").write_bytes(encode(make(np.arange(40 * 90, dtype=np.uint16).reshape(40, 90), 12)))
     arguments = {"method": "occlusion", "answer": "yes"}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_flamingo_med.explanation.faithfulness import (
+from flamingo_med.explanation.faithfulness import (
     STEPS,
     TILES,
     average_precision,

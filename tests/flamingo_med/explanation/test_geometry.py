@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import CLIPImageProcessorPil, ConvNextImageProcessorPil, SiglipImageProcessorPil
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-from modeling_flamingo_med.explanation.geometry import Geometry, Grid
+from flamingo_med.explanation.geometry import Geometry, Grid
 from processing.errors import InputError
 from processing.images import read_image
 
@@ -60,7 +60,7 @@ def test_a_bright_square_is_found_again(name, shape):
 @pytest.mark.parametrize("name", ["clip", "cropped", "whole"])
 def test_a_bright_square_in_a_dicom(name):
     pytest.importorskip("pydicom")
-    from tests.test_dicom import encode, make
+    from tests.processing.test_dicom import encode, make
 
     drawn, box = square((100, 140))
     image = read_image(encode(make(drawn)))

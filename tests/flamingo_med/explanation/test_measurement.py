@@ -9,10 +9,10 @@ from datasets import Dataset
 
 pytest.importorskip("captum")
 import eval as door
-from modeling_flamingo_med.explanation import METHODS
-from modeling_flamingo_med.explanation.card import draw, to_html
-from modeling_flamingo_med.explanation.faithfulness import randomise
-from modeling_flamingo_med.explanation.report import (
+from flamingo_med.explanation import METHODS
+from flamingo_med.explanation.explanation_card import draw, to_html
+from flamingo_med.explanation.faithfulness import randomise
+from flamingo_med.explanation.measurement import (
     Checks,
     choose,
     format_table,
@@ -20,10 +20,10 @@ from modeling_flamingo_med.explanation.report import (
     measure,
     score,
 )
+from flamingo_med.reporting.figures import to_png
 from processing.datasets import FEATURES, load_split
 from processing.datasets.rows import make_row
 from processing.errors import InputError, run
-from processing.pictures import to_png
 
 
 def rows(*entries) -> Dataset:

@@ -22,8 +22,8 @@ from transformers import (
     set_seed,
 )
 
-from processing.answering import answer_questions, load_model
-from processing.backends import INSTRUCTION, Answer, FlamingoMedBackend, context_length, make_backend
+from flamingo_med.inference.answering import answer_questions, load_model
+from flamingo_med.inference.backends import INSTRUCTION, Answer, FlamingoMedBackend, context_length, make_backend
 from processing.errors import InputError
 from tests.conftest import QUESTIONS, TEXT, VISION
 
@@ -47,7 +47,7 @@ def test_answers_do_not_depend_on_the_batch(make_model, processor, rows, how, mo
     model.generation_config.max_new_tokens = 6
     expected = answer_questions(model, processor, rows, candidates=CANDIDATES, batch_size=1, **how)
     for batch_size, alike in ((3, 32), (64, 2), ("auto", 3)):
-        monkeypatch.setattr("processing.backends.ALIKE", alike)
+        monkeypatch.setattr("flamingo_med.inference.backends.ALIKE", alike)
         answers = answer_questions(model, processor, rows, candidates=CANDIDATES, batch_size=batch_size, **how)
         for answer, same in zip(answers, expected, strict=True):
             assert (answer.text, answer.classes) == (same.text, same.classes)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from flamingo_med.inference.embedding import embed_answers, prototype_rows, prototypes
 from processing.datasets.rows import make_row, to_dataset
-from processing.embedding import embed_answers, prototype_rows, prototypes
 from processing.errors import InputError
 
 ROWS = [
@@ -77,8 +77,8 @@ def test_prototypes():
 
 def test_prototype_rows(monkeypatch):
     """At most so many rows of each of the most frequent answers, the same whatever the order of the rows."""
-    monkeypatch.setattr("processing.embedding.MOST_ANSWERS", 2)
-    monkeypatch.setattr("processing.embedding.ROWS_AN_ANSWER", 3)
+    monkeypatch.setattr("flamingo_med.inference.embedding.MOST_ANSWERS", 2)
+    monkeypatch.setattr("flamingo_med.inference.embedding.ROWS_AN_ANSWER", 3)
     answers = ["yes", "No", " Yes", "left", "no", "yes", "YES", "", "no", "yes"]
     rows = to_dataset(
         [make_row(id=str(i), image="-", image_id="-", question="?", answer=answer) for i, answer in enumerate(answers)]

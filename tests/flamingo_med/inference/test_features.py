@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import ResNetConfig
 
+from flamingo_med.inference.answering import answer_questions, load_model
+from flamingo_med.inference.features import ImageFeatures, fingerprint
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.answering import answer_questions, load_model
 from processing.collator import FlamingoMedCollator
 from processing.datasets import load_split
-from processing.features import ImageFeatures, fingerprint
 from tests.conftest import SMALL, TEXT
-from tests.test_generation import count_calls
+from tests.modeling_flamingo_med.test_generation_flamingo_med import count_calls
 
 
 @pytest.fixture

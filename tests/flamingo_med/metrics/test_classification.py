@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from processing.scoring.classification import Classification, auroc, scores, signature, statistics
-from processing.scoring.intervals import clustered_bootstrap_of
+from flamingo_med.evaluation.intervals import clustered_bootstrap_of
+from flamingo_med.metrics.classification import Classification, auroc, scores, signature, statistics
 
 
 def test_one_class():

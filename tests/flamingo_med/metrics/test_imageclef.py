@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from flamingo_med.evaluation.imageclef_submission import read_submission, write_submission
+from flamingo_med.metrics.imageclef import ImageClef, bleu, normalize, score, signature, words
 from processing.errors import InputError
-from processing.scoring.imageclef import ImageClef, bleu, normalize, score, signature, words
-from processing.scoring.imageclef_submission import read_submission, write_submission
 
 
 @pytest.mark.parametrize(

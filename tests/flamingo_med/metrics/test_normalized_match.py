@@ -2,7 +2,7 @@
 
 import pytest
 
-from processing.scoring.normalized_match import NormalizedMatch, normalize, score
+from flamingo_med.metrics.normalized_match import NormalizedMatch, normalize, score
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from processing.scoring.original import Original, bleu1, cosines, embedding_match, exact, score, signature
+from flamingo_med.metrics.original import Original, bleu1, cosines, embedding_match, exact, score, signature
 
 
 @pytest.mark.parametrize(

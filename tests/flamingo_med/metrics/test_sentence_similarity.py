@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, set_seed
 
-from processing.scoring.sentence_similarity import SentenceSimilarity, embed, signature, similarities
-from processing.tokenizer import train_tokenizer
+from flamingo_med.metrics.sentence_similarity import SentenceSimilarity, embed, signature, similarities
+from processing.tokenization import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import sacrebleu
 
-from processing.scoring.intervals import clustered_bootstrap_of
-from processing.scoring.text_overlap import TextOverlap, bleu_counts, corpus_bleu, score, signature, statistics
+from flamingo_med.evaluation.intervals import clustered_bootstrap_of
+from flamingo_med.metrics.text_overlap import TextOverlap, bleu_counts, corpus_bleu, score, signature, statistics
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
+from flamingo_med.metrics.vqa_rad_accuracy import VqaRad, groups, recall, score, words
 from processing.datasets import load_split
-from processing.scoring.vqa_rad import VqaRad, groups, recall, score, words
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from processing.backends import Answer
+from flamingo_med.evaluation.calibration import Calibration
+from flamingo_med.evaluation.scores import difference, score_confidence, score_rows
+from flamingo_med.evaluation.tables import format_summary, format_tables, write_predictions
+from flamingo_med.inference.backends import Answer
+from flamingo_med.reporting import evaluation_page
+from flamingo_med.reporting.figures import thumbnail
 from processing.datasets.rows import make_row, to_dataset
-from processing.pictures import thumbnail
-from processing.scoring import page
-from processing.scoring.report import format_summary, format_tables, write_predictions
-from processing.scoring.scores import difference, score_confidence, score_rows
-from processing.scoring.temperature import Calibration
 
 VOID = {"meta", "img", "source", "br", "wbr"}
 
@@ -186,7 +186,7 @@ class Page(HTMLParser):
 
 
 def test_page_needs_no_other_file_and_no_script(rows, answers, scores, tmp_path):
-    page.write_page(tmp_path / "report", META, scores, rows, answers)
+    evaluation_page.write_page(tmp_path / "report", META, scores, rows, answers)
     source = (tmp_path / "report" / "index.html").read_text("utf-8")
     read = Page(source)
     assert len(read.references) == 12 and all(r.startswith("data:image/") for r in read.references)
@@ -199,7 +199,7 @@ def test_page_needs_no_other_file_and_no_script(rows, answers, scores, tmp_path)
 
 
 def test_page_says_what_matters(rows, answers, scores, tmp_path):
-    page.write_page(tmp_path / "report", META, scores, rows, answers)
+    evaluation_page.write_page(tmp_path / "report", META, scores, rows, answers)
     text = re.sub(r"\s+", " ", Page((tmp_path / "report" / "index.html").read_text("utf-8")).text)
     for words in (
         "Not for clinical use",
@@ -221,7 +221,7 @@ def test_page_says_what_matters(rows, answers, scores, tmp_path):
 @pytest.mark.parametrize("name", ["scores", "reliability", "risk_coverage"])
 def test_figures(rows, answers, scores, tmp_path, name):
     for folder in ("first", "second"):
-        page.write_page(tmp_path / folder, META, scores, rows, answers)
+        evaluation_page.write_page(tmp_path / folder, META, scores, rows, answers)
     with Image.open(tmp_path / "first" / f"{name}.png") as figure:
         assert (
             figure.format == "PNG" and figure.width > 600 and len(figure.getcolors(figure.width * figure.height)) > 5
@@ -230,21 +230,21 @@ def test_figures(rows, answers, scores, tmp_path, name):
 
 
 def test_examples_are_of_each_kind_and_differ(rows, answers):
-    chosen = dict(page.choose(rows, answers))
+    chosen = dict(evaluation_page.choose(rows, answers))
     assert chosen["Most confident mistakes"] == [0, 3, 6, 9]
     assert chosen["Best: right and most confident"] == [1, 2, 4, 5]
     assert chosen["Worst: wrong and least confident"] == [15, 12]
-    assert page.choose(rows, [Answer("yes", 0.5)] * 20)[1][0] == "Best: right and most confident"
+    assert evaluation_page.choose(rows, [Answer("yes", 0.5)] * 20)[1][0] == "Best: right and most confident"
     all_right = [Answer(row["answer"], 0.5) for row in rows]
-    assert [title for title, _ in page.choose(rows, all_right)] == ["Best: right and most confident"]
+    assert [title for title, _ in evaluation_page.choose(rows, all_right)] == ["Best: right and most confident"]
 
 
 def test_examples_are_about_different_images(rows, answers):
     wrong = [Answer("?", 0.9 - i / 100) for i in range(20)]
-    first = dict(page.choose(rows, wrong))["Most confident mistakes"]
+    first = dict(evaluation_page.choose(rows, wrong))["Most confident mistakes"]
     assert [rows["image_id"][i] for i in first] == ["image 0", "image 1", "image 2", "image 3"]
     few = rows.select([0, 5, 10, 15])  # one image
-    assert page.choose(few, wrong[:4])[0][1] == [0, 1, 2, 3]
+    assert evaluation_page.choose(few, wrong[:4])[0][1] == [0, 1, 2, 3]
 
 
 def test_thumbnails_are_small(rows):

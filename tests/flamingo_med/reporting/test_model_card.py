@@ -11,9 +11,9 @@ import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
-from modeling_flamingo_med import model_card
-from modeling_flamingo_med.model_card import refresh_card, render_card, without_places, write_card
-from modeling_flamingo_med.run_folder import stages_before
+from flamingo_med.reporting import model_card
+from flamingo_med.reporting.model_card import refresh_card, render_card, without_places, write_card
+from flamingo_med.training.checkpoints import stages_before
 from processing.datasets import REGISTRY
 from processing.datasets.about import ABOUT
 from processing.errors import InputError
@@ -253,14 +253,14 @@ def test_no_places_and_no_texts(make_run, make_model):
     config = make_model().config
     config.backbones = {"text": {"name": "/home/ann/llm/secret-free", "revision": None}}
     settings = {
-        "dataset": "own",
+        "dataset": "custom",
         "data": {"images_dir": "/home/ann/patients", "columns": {"image": "file"}},
         "data_dir": "~/patients/table.csv",
         "vision": "C:\\Users\\ann\\dinov2",
         "output_dir": "/home/ann/runs/rad",
     }
     evaluation = metrics(
-        "own",
+        "custom",
         data=settings["data"],
         model="/home/ann/runs/rad",
         command="python eval.py --model '/home/ann b/rad' --data_dir=../../ann/patients --x '{a: /home/ann/c, b: d}'",

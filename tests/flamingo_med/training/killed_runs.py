@@ -1,6 +1,6 @@
 """Script: a run left alone, and for each file of a checkpoint one that is killed as that file appears, and goes on.
 
-    python -m tests.killed_runs FOLDER
+    python -m tests.flamingo_med.training.killed_runs FOLDER
 
 Runs are forked from a process that has imported everything and computed nothing, so that each takes seconds.
 """

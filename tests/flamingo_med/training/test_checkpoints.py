@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from modeling_flamingo_med.run_folder import damage, say_changes
+from flamingo_med.training.checkpoints import damage, log_changes
 from processing.files import write_json
-from tests.killed_runs import FILES, RECIPE, SAVES
+from tests.flamingo_med.training.killed_runs import FILES, RECIPE, SAVES
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,14 +50,14 @@ def test_weights_that_are_missing_or_cut_off(checkpoint):
 
 def test_other_settings_are_named(tmp_path, capsys):
     write_json(tmp_path / "run.json", {"settings": {"learning_rate": 1e-3, "seed": 0}})
-    say_changes(tmp_path, {"learning_rate": 1e-4, "seed": 0, "packing": False, "resume_from_checkpoint": True})
+    log_changes(tmp_path, {"learning_rate": 1e-4, "seed": 0, "packing": False, "resume_from_checkpoint": True})
     expected = ["learning_rate was 0.001 and is now 0.0001", "packing was not set and is now False"]
     assert capsys.readouterr().out.splitlines() == expected
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_weights(tmp_path):
-    command = [sys.executable, "-m", "tests.killed_runs", str(tmp_path)]
+    command = [sys.executable, "-m", "tests.flamingo_med.training.killed_runs", str(tmp_path)]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in FILES:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_flamingo_med.matmul import Matmul, choose_matmul, is_better, measure
+from flamingo_med.training.matmul import Matmul, choose_matmul, is_better, measure
 
 
 @pytest.fixture(autouse=True)

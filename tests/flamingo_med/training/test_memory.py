@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, GPT2Config
 
-from modeling_flamingo_med.memory import LiveBytes, estimate_memory, example, format_memory, loss_of
-from modeling_flamingo_med.trainer import FlamingoMedTrainingArguments
+from flamingo_med.training.memory import LiveBytes, estimate_memory, example, format_memory, loss_of
+from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 
 VISION = CLIPVisionConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, patch_size=32)
 TEXT = GPT2Config(n_embd=512, n_layer=8, n_head=8)
 SHAPE = {"tokens": 32, "vocab_size": 20000, "image_size": 224}
-MEASURE = "from tests.test_memory import measure; print(measure())"
+MEASURE = "from tests.flamingo_med.training.test_memory import measure; print(measure())"
 
 
 def arguments(**settings) -> FlamingoMedTrainingArguments:
@@ -78,7 +78,7 @@ def test_what_changes_it():
     whole = estimate_memory(VISION, TEXT, arguments(), **SHAPE)
     half = estimate_memory(VISION, TEXT, arguments(bf16=True), **SHAPE)
     again = estimate_memory(VISION, TEXT, arguments(gradient_checkpointing=True), **SHAPE)
-    asked = estimate_memory(VISION, TEXT, arguments(learn_questions=True), **SHAPE)
+    asked = estimate_memory(VISION, TEXT, arguments(train_on_questions=True), **SHAPE)
     new = estimate_memory(VISION, TEXT, arguments(), train_embeddings="new", **SHAPE)
     assert half["activations"] < 0.75 * whole["activations"]
     assert asked["activations"] > 1.05 * whole["activations"]

@@ -12,10 +12,10 @@ import torch
 from datasets import Dataset, Features, concatenate_datasets
 from safetensors.torch import load_file
 
+from flamingo_med.training.sampler import ImageGroupedBatchSampler
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.classification_flamingo_med import classification_loss
-from modeling_flamingo_med.sampler import ImageGroupedBatchSampler
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
 from processing.datasets import FEATURES, class_names, count_unseen, load_split
 from processing.errors import InputError
@@ -167,8 +167,8 @@ def test_head_learns_from_the_rows_labels(make_model, processor, phantom, tmp_pa
 
 def test_what_does_not_go_with_a_head(make_model, processor, phantom, tmp_path):
     model = make_model(id2label=dict(enumerate(class_names(phantom))))
-    with pytest.raises(InputError, match="learn_questions leaves no prompt"):
-        train(model, processor, phantom, tmp_path, learn_questions=True)
+    with pytest.raises(InputError, match="train_on_questions leaves no prompt"):
+        train(model, processor, phantom, tmp_path, train_on_questions=True)
     with pytest.raises(InputError, match="label_smoothing_factor is for other models"):
         train(model, processor, phantom, tmp_path, label_smoothing_factor=0.1)
 
@@ -274,6 +274,14 @@ def test_a_part_whose_weights_have_other_names_in_a_checkpoint_goes_on(make_mode
 @pytest.mark.slow
 def test_weights_split_over_two_processes():
     """FSDP2, see `tests/sharded_model.py`."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "tests.sharded_model"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "tests.modeling_flamingo_med.sharded_model",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert "process 0: 49 gradients" in done.stdout and "process 1: 49 gradients" in done.stdout, done.stderr[-2000:]

@@ -37,7 +37,7 @@ def good(number, question="Is there a mass?", answer="no"):
 
 
 def everything(data_dir, **options):
-    return {split: load_split("own", split, str(data_dir), **options) for split in SPLITS}
+    return {split: load_split("custom", split, str(data_dir), **options) for split in SPLITS}
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -95,7 +95,7 @@ def test_a_column_names_the_split(folder):
     assert [len(rows) for rows in everything(path).values()] == [2, 1, 1]
     write(folder / "all.csv", *rows, (*good(4), ""), header=(*HEADER, "split"))
     with pytest.raises(InputError, match="1 of 5 rows name no split, the others do"):
-        load_split("own", "train", path)
+        load_split("custom", "train", path)
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -103,12 +103,12 @@ def test_an_imagefolder(folder, suffix):
     for split in ("train", "test"):
         write(folder / split / f"metadata{suffix}", ("scan.png", "Is it?", "yes"), header=("file_name", *HEADER[1:]))
         Image.new("L", (8, 8)).save(folder / split / "scan.png")
-    train, test = (load_split("own", split, str(folder), validation_fraction=0.0) for split in ("train", "test"))
+    train, test = (load_split("custom", split, str(folder), validation_fraction=0.0) for split in ("train", "test"))
     assert (train["image_id"][0], test["image_id"][0]) == ("train/scan.png", "test/scan.png")
     assert test["image"][0]["path"] == str(folder / "test" / "scan.png")
     assert test["answer_type"][0] == "closed"
     write(folder / "flat" / "metadata.csv", ("../train/scan.png", "Is it?", "no"), header=("file_name", *HEADER[1:]))
-    assert len(load_split("own", "train", str(folder / "flat"), test_fraction=0.0, validation_fraction=0.0)) == 1
+    assert len(load_split("custom", "train", str(folder / "flat"), test_fraction=0.0, validation_fraction=0.0)) == 1
 
 
 def test_column_names_and_optional_columns(folder):
@@ -119,17 +119,17 @@ def test_column_names_and_optional_columns(folder):
     ]
     path = write(folder / "table.csv", *rows, header=header)
     columns = dict(zip((*HEADER, "group", "question_type", "label"), header, strict=True))
-    rows = load_split("own", "train", path, columns=columns, test_fraction=0.0, validation_fraction=0.0)
+    rows = load_split("custom", "train", path, columns=columns, test_fraction=0.0, validation_fraction=0.0)
     assert rows["group"][:] == ["p1", "p1"]
     assert rows["question_type"][:] == ["side", ""]
     assert rows["label"][:] == [["mass", "cyst"], None]
     assert rows["answer"][:] == ["left", "1"]
     with pytest.raises(InputError, match="unknown column of own 'quesion'; did you mean question"):
-        load_split("own", "train", path, columns={"quesion": "q"})
+        load_split("custom", "train", path, columns={"quesion": "q"})
     with pytest.raises(InputError, match="table.csv has no column 'image'; known: a, classes, file"):
-        load_split("own", "train", path)
+        load_split("custom", "train", path)
     with pytest.raises(InputError, match="table.csv has no column 'patients'; did you mean patient"):
-        load_split("own", "train", path, columns={**columns, "group": "patients"})
+        load_split("custom", "train", path, columns={**columns, "group": "patients"})
 
 
 def test_groups_stay_in_one_split(folder):
@@ -170,7 +170,7 @@ REASONS = {
 
 def test_every_bad_row_is_reported(bad_table):
     with pytest.raises(InputError, match="7 of 9 rows are bad; mend them, or pass --data.on_bad_rows skip") as error:
-        load_split("own", "train", bad_table)
+        load_split("custom", "train", bad_table)
     for number, reason in REASONS.items():
         error.match(f"row {number} of .*all.csv: {reason}")
     assert "row 1 of" not in str(error.value) and "row 9 of" not in str(error.value)
@@ -179,12 +179,14 @@ def test_every_bad_row_is_reported(bad_table):
 
 def test_bad_rows_are_skipped_and_counted(bad_table, capsys):
     options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
-    rows = load_split("own", "train", bad_table, **options)
+    rows = load_split("custom", "train", bad_table, **options)
     assert rows["image_id"][:] == ["images/image0.png", "images/image2.png"]
     said = capsys.readouterr().out
     assert "7 of 9 rows are bad and left out" in said and said.count("\n  row ") == 7
     assert "secret" not in said
-    assert len(load_split("own", "train", bad_table, **options, check_images=False)) == 4  # damaged ones are not seen
+    assert (
+        len(load_split("custom", "train", bad_table, **options, check_images=False)) == 4
+    )  # damaged ones are not seen
 
 
 def test_bad_rows_of_jsonl(folder):
@@ -199,7 +201,7 @@ def test_bad_rows_of_jsonl(folder):
     ]
     path.write_text("\n".join(lines))
     with pytest.raises(InputError, match="5 of 6 rows are bad") as error:
-        load_split("own", "train", str(path))
+        load_split("custom", "train", str(path))
     for number, reason in {
         2: "it is not a JSON object",
         3: "it is not a JSON object",
@@ -213,48 +215,48 @@ def test_bad_rows_of_jsonl(folder):
 def test_a_text_where_the_path_should_be(folder):
     path = write(folder / "all.csv", ("a very long text " * 500, "Is it?", "no"), ("a\0b", "Is it?", "no"))
     with pytest.raises(InputError, match="2 of 2 rows are bad"):
-        load_split("own", "train", path)
+        load_split("custom", "train", path)
 
 
 def test_labels_and_groups_of_jsonl(folder):
     rows = [(*good(0), ["b", "a "], 0), (*good(1), 3, "p"), (*good(2), None, None), (*good(3), [], None)]
     path = write(folder / "all.jsonl", *rows, header=(*HEADER, "label", "group"))
-    found = load_split("own", "train", path, test_fraction=0.0, validation_fraction=0.0)
+    found = load_split("custom", "train", path, test_fraction=0.0, validation_fraction=0.0)
     assert found["label"][:] == [["b", "a"], ["3"], None, []]
     assert found["group"][:] == ["0", "p", "images/image2.png", "images/image3.png"]
 
 
 def test_a_mended_image_is_seen(bad_table, folder):
     options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
-    assert len(load_split("own", "train", bad_table, **options)) == 2
+    assert len(load_split("custom", "train", bad_table, **options)) == 2
     Image.new("L", (8, 8)).save(folder / "images" / "empty.png")
-    assert len(load_split("own", "train", bad_table, **options)) == 3
+    assert len(load_split("custom", "train", bad_table, **options)) == 3
 
 
 def test_mistakes(folder):
     with pytest.raises(InputError, match="own needs --data_dir"):
-        load_split("own", "train")
+        load_split("custom", "train")
     with pytest.raises(InputError, match="no table and no folder at .*none.csv"):
-        load_split("own", "train", str(folder / "none.csv"))
+        load_split("custom", "train", str(folder / "none.csv"))
     with pytest.raises(InputError, match="holds 0 tables, none named for a split"):
-        load_split("own", "train", str(folder))
+        load_split("custom", "train", str(folder))
     path = write(folder / "a.csv", good(0))
     with pytest.raises(InputError, match="unknown on_bad_rows 'drop' of own; known: raise, skip"):
-        load_split("own", "train", path, on_bad_rows="drop")
+        load_split("custom", "train", path, on_bad_rows="drop")
     with pytest.raises(InputError, match="test_fraction must be at least 0 and below 1, not 1.5"):
-        load_split("own", "train", path, test_fraction=1.5)
+        load_split("custom", "train", path, test_fraction=1.5)
     with pytest.raises(InputError, match="columns is 'image=file', but must be dict or nothing"):
-        load_split("own", "train", path, columns="image=file")
+        load_split("custom", "train", path, columns="image=file")
     write(folder / "b.csv", good(0))
     with pytest.raises(InputError, match="holds 2 tables, none named for a split"):
-        load_split("own", "train", str(folder))
+        load_split("custom", "train", str(folder))
     write(folder / "train.csv", good(0))
     write(folder / "train.jsonl", good(0))
     with pytest.raises(InputError, match="several tables for the train split; keep one"):
-        load_split("own", "train", str(folder))
+        load_split("custom", "train", str(folder))
     (folder / "c.csv").write_bytes("image,question,answer\nп,п,п".encode("cp1251"))
     with pytest.raises(InputError, match="c.csv cannot be read: 'utf-8' codec"):
-        load_split("own", "train", str(folder / "c.csv"))
+        load_split("custom", "train", str(folder / "c.csv"))
     (folder / "c.csv").write_text("")
     with pytest.raises(InputError, match="c.csv holds no rows"):
-        load_split("own", "train", str(folder / "c.csv"))
+        load_split("custom", "train", str(folder / "c.csv"))

@@ -8,8 +8,8 @@ import pytest
 from datasets import Dataset
 
 from processing.datasets import FEATURES, REGISTRY, class_names, count_unseen, load_split
-from processing.datasets.files import find_file, find_images, read_csv, read_jsonl
-from processing.datasets.rows import carve_validation, clean, make_row, say_dropped, split_name, to_dataset
+from processing.datasets.rows import clean, log_dropped, make_row, split_name, split_validation, to_dataset
+from processing.datasets.source_files import find_file, find_images, read_csv, read_jsonl
 from processing.errors import InputError
 
 
@@ -63,7 +63,7 @@ def test_validation_is_carved_by_group_whatever_the_order():
     rows = [{**question(i, group=f"g{i // 3}"), "split": "test" if i > 26 else "train"} for i in range(30)]
     shuffled = [dict(row) for row in reversed(rows)]
     for copy in (rows, shuffled):
-        carve_validation(copy, 0.3, seed=0)
+        split_validation(copy, 0.3, seed=0)
     groups = {
         split: {row["group"] for row in rows if row["split"] == split} for split in ("train", "validation", "test")
     }
@@ -79,9 +79,9 @@ def test_split_names():
 
 
 def test_what_is_dropped_is_said(capsys):
-    say_dropped("studies", 9, {"without a report": 2, "without an image": 0, "too old": 1})
+    log_dropped("studies", 9, {"without a report": 2, "without an image": 0, "too old": 1})
     assert capsys.readouterr().out == "studies: 3 of 9 left out (2 without a report, 1 too old)\n"
-    say_dropped("studies", 9, {"without a report": 0})
+    log_dropped("studies", 9, {"without a report": 0})
     assert capsys.readouterr().out == ""
 
 

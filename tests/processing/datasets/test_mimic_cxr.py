@@ -8,7 +8,7 @@ from processing.datasets import FEATURES, SPLITS, class_names, load_split
 from processing.datasets.mimic_cxr import LABELS, read_sections, study_folder
 from processing.errors import InputError
 from processing.images import read_image
-from tests.mimic_cxr_tree import STUDIES, dicom_id, write_table, write_tree
+from tests.processing.datasets.mimic_cxr_tree import STUDIES, dicom_id, write_table, write_tree
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from processing.datasets import FEATURES, class_names, load_split
 from processing.datasets.mimic_cxr import study_folder
 from processing.errors import InputError
-from tests.mimic_cxr_tree import dicom_id, write_tree
+from tests.processing.datasets.mimic_cxr_tree import dicom_id, write_tree
 
 
 def entry(question, answer, **changes):

@@ -14,14 +14,14 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from modeling_flamingo_med.sampler import EndlessRows
-from modeling_flamingo_med.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
+from flamingo_med.common.settings import DataArguments
+from flamingo_med.training.sampler import EndlessRows
+from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
-from processing.datasets import FEATURES, load_split, sharded, shards
-from processing.datasets.shards import write_shards
+from processing.datasets import FEATURES, load_split, parquet_shards
+from processing.datasets.parquet_shards import write_shards
 from processing.errors import InputError
 from processing.images import read_image
-from processing.recipe import DataArguments
 
 NUM_ROWS = 90
 
@@ -58,7 +58,7 @@ def rows(tmp_path_factory) -> Dataset:
 def test_all_views_of_a_study_are_inside(rows, tmp_path):
     study = {**rows[0], "more_images": [rows[3]["image"], rows[6]["image"]]}
     write_shards(Dataset.from_list([study], features=FEATURES), "train", tmp_path, 10)
-    (again,) = load_split("sharded", "train", str(tmp_path))
+    (again,) = load_split("parquet_shards", "train", str(tmp_path))
     for image, original in zip(again["more_images"], study["more_images"], strict=True):
         assert image["path"] in ("1.png", "2.png")
         assert read_image(image).tobytes() == read_image(original).tobytes()
@@ -78,7 +78,7 @@ def ids(rows) -> list[str]:
 
 
 def test_what_is_written_is_read(rows, folder):
-    for read in (load_split("sharded", "train", folder), sharded.stream("train", folder)):
+    for read in (load_split("parquet_shards", "train", folder), parquet_shards.stream("train", folder)):
         by_id = {row["id"]: row for row in read}
         assert sorted(by_id) == sorted(ids(rows))
         for row in rows:
@@ -89,16 +89,16 @@ def test_what_is_written_is_read(rows, folder):
 
 
 def test_rows_of_an_image_stand_together_and_images_in_no_order(rows, folder, tmp_path):
-    images = [row["image_id"] for row in sharded.stream("train", folder)]
+    images = [row["image_id"] for row in parquet_shards.stream("train", folder)]
     assert all(len(set(images[i : i + 3])) == 1 for i in range(0, NUM_ROWS, 3))
     assert images != sorted(images) and images != [row["image_id"] for row in rows]
     write_shards(rows.shuffle(seed=1), "train", tmp_path, 10)  # whatever order the rows came in
-    assert ids(sharded.stream("train", str(tmp_path))) == ids(sharded.stream("train", folder))
+    assert ids(parquet_shards.stream("train", str(tmp_path))) == ids(parquet_shards.stream("train", folder))
 
 
 def test_every_pass_holds_every_row_once_in_another_order(folder):
     def passes(seed):
-        stream = EndlessRows(sharded.stream("train", folder), seed=seed, buffer_size=20)
+        stream = EndlessRows(parquet_shards.stream("train", folder), seed=seed, buffer_size=20)
         taken = list(islice(stream, 3 * NUM_ROWS))
         assert [row["epoch"] for row in taken] == [0] * NUM_ROWS + [1] * NUM_ROWS + [2] * NUM_ROWS
         return [ids(taken[i * NUM_ROWS : (i + 1) * NUM_ROWS]) for i in range(3)]
@@ -115,7 +115,7 @@ def test_processes_share_a_pass(folder, world_size):
     """By shards where these can be dealt out evenly (3), else by rows."""
     taken = []
     for rank in range(world_size):
-        rows = split_dataset_by_node(sharded.stream("train", folder), rank, world_size)
+        rows = split_dataset_by_node(parquet_shards.stream("train", folder), rank, world_size)
         stream = EndlessRows(rows, seed=0, buffer_size=20)
         for row in stream:
             if row["epoch"] == 1:
@@ -125,7 +125,7 @@ def test_processes_share_a_pass(folder, world_size):
 
 
 def test_workers_share_a_pass(folder):
-    stream = EndlessRows(sharded.stream("train", folder), seed=0, buffer_size=20)
+    stream = EndlessRows(parquet_shards.stream("train", folder), seed=0, buffer_size=20)
     loader = DataLoader(stream, batch_size=10, num_workers=2, collate_fn=list)
     first, again = ([row for batch in islice(loader, 20) for row in batch] for _ in range(2))
     assert sorted(row["id"] for row in first if row["epoch"] == 0) == sorted(f"row-{i}" for i in range(NUM_ROWS))
@@ -142,7 +142,7 @@ def test_memory_does_not_grow_with_the_rows(rows, tmp_path):
     row = Dataset.from_list([rows[0]] * 2000, features=FEATURES)
     write_shards(row.map(large, with_indices=True, features=FEATURES), "train", tmp_path, 100)
     before, held = pyarrow.total_allocated_bytes(), []
-    for _ in islice(EndlessRows(sharded.stream("train", str(tmp_path)), seed=0, buffer_size=100), 2000):
+    for _ in islice(EndlessRows(parquet_shards.stream("train", str(tmp_path)), seed=0, buffer_size=100), 2000):
         held.append(pyarrow.total_allocated_bytes() - before)
     assert max(held) < 12e6
     assert max(held[1000:]) < 1.2 * max(held[:1000])
@@ -204,7 +204,7 @@ def test_an_interrupted_run_goes_on_with_the_remaining_rows(
     make_model, processor, folder, rows, tmp_path, named_batches, streaming, accumulation
 ):
     """Sixteen steps of seven rows pass over the ninety rows once and a bit; the cut is in the middle of a pass."""
-    rows = sharded.stream("train", folder) if streaming else rows
+    rows = parquet_shards.stream("train", folder) if streaming else rows
     settings = {"gradient_accumulation_steps": accumulation}
     whole = train(make_model(), processor, rows, tmp_path / "whole", **settings)
     cut = train(make_model(), processor, rows, tmp_path / "cut", stop=11, **settings)
@@ -221,7 +221,7 @@ def test_an_interrupted_run_goes_on_with_the_remaining_rows(
 
 
 def test_a_stream_needs_max_steps_and_a_shard_for_each_worker(make_model, processor, folder, tmp_path):
-    rows = sharded.stream("train", folder)
+    rows = parquet_shards.stream("train", folder)
     args = FlamingoMedTrainingArguments(output_dir=str(tmp_path), report_to="none")
     with pytest.raises(InputError, match="--max_steps"):
         FlamingoMedTrainer(make_model(), args, processor, train_dataset=rows)
@@ -234,25 +234,25 @@ def test_a_stream_needs_max_steps_and_a_shard_for_each_worker(make_model, proces
 
 @pytest.mark.parametrize("size", [1, 2, 1000])
 def test_a_buffer_of_any_size_loses_no_row(folder, size):
-    stream = EndlessRows(sharded.stream("train", folder), seed=0, buffer_size=size)
+    stream = EndlessRows(parquet_shards.stream("train", folder), seed=0, buffer_size=size)
     assert len(set(ids(islice(stream, NUM_ROWS)))) == NUM_ROWS
     with pytest.raises(InputError, match="shuffle_buffer is at least 1, got 0"):
         FlamingoMedTrainingArguments(output_dir="none", report_to="none", shuffle_buffer=0)
 
 
 def test_only_shards_are_streamed(folder):
-    with pytest.raises(InputError, match="only the data set sharded is streamed, not phantom"):
+    with pytest.raises(InputError, match="only the data set parquet_shards is streamed, not phantom"):
         DataArguments(dataset="phantom", streaming=True).load_train()
-    stream = DataArguments(dataset="sharded", data_dir=folder, streaming=True).load_train()
+    stream = DataArguments(dataset="parquet_shards", data_dir=folder, streaming=True).load_train()
     assert stream.num_shards == 9
-    assert len(DataArguments(dataset="sharded", data_dir=folder).load_train()) == NUM_ROWS
+    assert len(DataArguments(dataset="parquet_shards", data_dir=folder).load_train()) == NUM_ROWS
 
 
 def test_incomplete_and_broken_shards(rows, tmp_path):
-    with pytest.raises(InputError, match="data_dir of the data set sharded is missing"):
-        load_split("sharded", "train")
+    with pytest.raises(InputError, match="data_dir of the data set parquet_shards is missing"):
+        load_split("parquet_shards", "train")
     with pytest.raises(InputError, match="holds no shards train"):
-        load_split("sharded", "train", str(tmp_path))
+        load_split("parquet_shards", "train", str(tmp_path))
     write_shards(rows, "train", tmp_path, 40)
     with pytest.raises(InputError, match="holds shards of train already"):
         write_shards(rows, "train", tmp_path, 40)
@@ -262,13 +262,13 @@ def test_incomplete_and_broken_shards(rows, tmp_path):
     table = pyarrow.parquet.read_table(second)
     second.unlink()
     with pytest.raises(InputError, match="the 2 shards of train .* are not one whole set"):
-        sharded.stream("train", str(tmp_path))
+        parquet_shards.stream("train", str(tmp_path))
     pyarrow.parquet.write_table(table.drop_columns("group"), second)
     with pytest.raises(InputError, match="00001-of-00003.parquet has other columns"):
-        sharded.stream("train", str(tmp_path))
+        parquet_shards.stream("train", str(tmp_path))
     first.write_bytes(first.read_bytes()[:1000])
     with pytest.raises(InputError, match="00000-of-00003.parquet is damaged"):
-        sharded.stream("train", str(tmp_path))
+        parquet_shards.stream("train", str(tmp_path))
 
 
 def test_all_shards_or_none(rows, tmp_path):
@@ -287,11 +287,11 @@ def test_command(tmp_path, monkeypatch, capsys):
     arguments = ["--recipe", str(recipe), "--output_dir", str(tmp_path / "out"), "--rows_per_shard", "20"]
     arguments += ["--split", "test", "--data.test_images", "10", "--data.image_size", "64"]
     monkeypatch.setattr(sys, "argv", ["shards", *arguments])
-    shards.main()
-    rows = load_split("sharded", "test", str(tmp_path / "out"))
+    parquet_shards.main()
+    rows = load_split("parquet_shards", "test", str(tmp_path / "out"))
     expected = load_split("phantom", "test", str(tmp_path / "data"), test_images=10, image_size=64)
     assert sorted(ids(rows)) == sorted(ids(expected))
     assert f"{len(rows)} rows of phantom in {-(-len(rows) // 20)} shards" in capsys.readouterr().out
     recipe.write_text("seed: 0")
     with pytest.raises(InputError, match="names no dataset"):
-        shards.main()
+        parquet_shards.main()

@@ -8,7 +8,7 @@ import pytest
 from processing.datasets import FEATURES, SPLITS, load_split
 from processing.errors import InputError
 from processing.images import read_image
-from tests.hub_copy import write_hub_copy
+from tests.processing.datasets.hub_copy import write_hub_copy
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import datasets
 import pytest
 from PIL import Image
 
-from processing.datasets import FEATURES, load_split
-from processing.datasets import files as files_module
+from processing.datasets import FEATURES, load_split, source_files
 from processing.errors import InputError
 
 
@@ -87,7 +86,7 @@ def test_a_hub_repository(slake, tmp_path, monkeypatch):
             archive.write(path, path.relative_to(slake))
     asked = {}
     monkeypatch.setattr(
-        files_module, "snapshot_download", lambda name, **options: asked.update(options, name=name) or str(snapshot)
+        source_files, "snapshot_download", lambda name, **options: asked.update(options, name=name) or str(snapshot)
     )
     (row,) = load_split("slake", "validation", "BoKelvin/SLAKE")
     assert row["image"]["path"].endswith("imgs/xmlab1/source.jpg") and "imgs.zip" in asked["allow_patterns"]
@@ -96,7 +95,7 @@ def test_a_hub_repository(slake, tmp_path, monkeypatch):
     def offline(name, **options):
         raise ConnectionError(f"no way to {name}\nand a second line")
 
-    monkeypatch.setattr(files_module, "snapshot_download", offline)
+    monkeypatch.setattr(source_files, "snapshot_download", offline)
     with pytest.raises(InputError, match=r"neither a folder nor a Hub id: BoKelvin/SLAKE \(no way") as error:
         load_split("slake", "train")
     assert "\n" not in str(error.value)

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from processing.datasets import load_split
-from processing.datasets.overlap import (
+from processing.datasets.rows import make_row, to_dataset
+from processing.datasets.split_overlap import (
     LOOK_THRESHOLD,
     difference_hash,
     format_table,
@@ -21,7 +22,6 @@ from processing.datasets.overlap import (
     overlap,
     verdict,
 )
-from processing.datasets.rows import make_row, to_dataset
 from processing.errors import InputError
 from processing.images import read_image
 
@@ -134,7 +134,7 @@ def test_images_in_memory_and_hashes_from_the_cache(make, tmp_path, monkeypatch)
     def fail(*_):
         raise AssertionError("read again")
 
-    monkeypatch.setattr("processing.datasets.overlap.read_image", fail)
+    monkeypatch.setattr("processing.datasets.split_overlap.read_image", fail)
     assert overlap(a, b) == first
     Path(row["image"]["path"]).write_bytes(data + b"changed")
     with pytest.raises(AssertionError, match="read again"):
@@ -164,7 +164,17 @@ FEW = [
 
 def test_command(tmp_path):
     where = ["--a_dir", tmp_path, "--b_dir", tmp_path]
-    command = [sys.executable, "-m", "processing.datasets.overlap", "--a", "phantom", "--b", "phantom", *where, *FEW]
+    command = [
+        sys.executable,
+        "-m",
+        "processing.datasets.split_overlap",
+        "--a",
+        "phantom",
+        "--b",
+        "phantom",
+        *where,
+        *FEW,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(map(str, command), cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

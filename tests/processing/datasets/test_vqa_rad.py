@@ -10,7 +10,7 @@ from PIL import Image
 from processing.datasets import FEATURES, SPLITS, load_split
 from processing.datasets import vqa_rad as module
 from processing.errors import InputError
-from tests.hub_copy import image_bytes, write_hub_copy
+from tests.processing.datasets.hub_copy import image_bytes, write_hub_copy
 
 
 def entry(qid, image, question, answer, link=None, **changes):

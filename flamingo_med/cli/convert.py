@@ -1,0 +1,62 @@
+"""Turn a checkpoint of another Flamingo into a folder of ours, which answers as the other does.
+
+SOURCE is a folder or a .safetensors or .pt file of flamingo-mini, OpenFlamingo, Med-Flamingo, IDEFICS or of the blocks
+of flamingo-pytorch; which one, and all widths and depths, its weights tell. Where it holds only what was trained,
+--text and --vision name the rest. A weight that finds no place, or a place without a weight, ends the conversion.
+
+  flamingo-med convert med-flamingo/model.pt runs/med_flamingo --text path/to/llama-7b --prompt med_flamingo
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_type_hints
+
+from flamingo_med.cli.parser import CommandParser
+from flamingo_med.conversion.convert import convert
+from flamingo_med.conversion.prompts import PROMPTS
+from flamingo_med.conversion.source import read_source
+from modeling_flamingo_med import FlamingoMedConfig
+from processing.errors import InputError, check_keys, check_types
+
+WORDS = {"source": "checkpoint of another Flamingo", "target": "folder that does not exist or is empty"}
+
+
+@dataclass
+class ConversionArguments:
+    """What is converted, and what it does not say itself."""
+
+    source: str = field(metadata={"help": WORDS["source"]})
+    target: str = field(metadata={"help": WORDS["target"]})
+    vision: str | None = field(default=None, metadata={"help": "Hub id or folder of the image encoder"})
+    text: str | None = field(default=None, metadata={"help": "of the decoder with its tokenizer"})
+    prompt: str | None = field(default=None, metadata={"help": f"prompt format: {', '.join(PROMPTS)}"})
+    config: dict = field(
+        default_factory=dict,
+        metadata={"help": "settings of the model that no weight tells: --config.cross_attn_head_dim 32"},
+    )
+
+    def __post_init__(self):
+        if self.prompt is not None:
+            check_keys([self.prompt], PROMPTS, "prompt")
+        hints = get_type_hints(FlamingoMedConfig.__init__)
+        check_keys(self.config, hints, "setting of the model")
+        check_types(self.config, hints)
+
+
+def main(arguments: list[str]) -> None:
+    """SOURCE → TARGET, and a table."""
+    often = ("vision", "text", "prompt", "config")
+    (args,) = CommandParser("flamingo-med convert", __doc__, ConversionArguments, words=WORDS, often=often).build(
+        arguments
+    )
+    target = Path(args.target)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InputError(f"{target} is not an empty folder; choose another, or remove it")
+    converted = convert(read_source(args.source), args.vision, args.text, args.prompt, **args.config)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
+    converted.model.save_pretrained(target)
+    converted.processor.save_pretrained(target)
+    print(f"{converted.table}\nwritten: {target}")

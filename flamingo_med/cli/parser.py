@@ -1,0 +1,125 @@
+"""CommandParser: what one types behind a subcommand: words, settings as --name value, --help, --help-all."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from flamingo_med.common.settings import build_arguments, override
+from processing.errors import InputError
+
+
+class _Setting(argparse.Action):
+    """Keeps `--name=value` as it is, in its turn: `override` reads values as YAML, and a later one wins."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        namespace.settings.append(f"{option_string}={value}")
+
+
+class _HelpAll(argparse.Action):
+    """Prints the help with the settings that --help leaves out."""
+
+    def __call__(self, parser, namespace, value, option_string=None) -> None:
+        for action, text in parser.further.items():
+            action.help = text
+        parser.print_help()
+        parser.exit()
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of one command.
+
+    Args:
+        program: what one types to start it.
+        description: what stands above the settings in its help.
+        kinds: argument dataclasses, whose fields are the settings; each has a help text in its metadata.
+        words: name → help of what comes without a name, in this order; all are needed.
+        often: names of the settings that --help lists, in this order; --help-all lists the others too.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        description: str,
+        *kinds: type,
+        words: Mapping[str, str] | None = None,
+        often: Sequence[str] = (),
+    ):
+        words = words or {}
+        super().__init__(
+            prog=program,
+            usage=" ".join(["%(prog)s", *map(str.upper, words), "[--name value …]"]),
+            description=description.strip(),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=False,
+            allow_abbrev=False,
+        )
+        self.kinds, self.words = kinds, words
+        for name, text in words.items():
+            self.add_argument(name, metavar=name.upper(), help=text)
+        known = {field.name: field for kind in kinds for field in fields(kind) if field.init}
+        shown = self.add_argument_group("settings")
+        for name in often:
+            self._add_setting(shown, f"--{name}", _help_of(known[name]))
+        others = self.add_argument_group("further settings")
+        self.further = {
+            self._add_setting(others, f"--{name}", argparse.SUPPRESS): _help_of(field)
+            for name, field in known.items()
+            if name not in often
+        }
+        helps = self.add_argument_group("help")
+        helps.add_argument("-h", "--help", action="help", help="show this help")
+        if self.further:
+            more = f"with {len(self.further)} further settings"
+            helps.add_argument("--help-all", action=_HelpAll, nargs=0, help=more)
+
+    def _add_setting(self, group, name: str, text: str) -> argparse.Action:
+        return group.add_argument(name, action=_Setting, nargs="?", const="true", metavar="", help=text)
+
+    def parse(self, arguments: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+        """Words by name, and the settings as `--name=value` in their order, for `override`.
+
+        A dotted name enters a mapping; a name alone stands for true. Which names there are is checked later, together
+        with those of the recipe.
+
+        Raises:
+            InputError: a word too few or too many.
+        """
+        joined = []
+        for argument in arguments:
+            opens = argument.startswith("--") or argument == "-h"
+            waits = joined and joined[-1].startswith("--") and "=" not in joined[-1] and not _is_help(joined[-1])
+            if waits and not opens:
+                joined[-1] += f"={argument}"
+            else:
+                joined.append(argument)
+        for name in {argument.partition("=")[0] for argument in joined if argument.startswith("--")}:
+            if name not in self._option_string_actions:
+                self._add_setting(self, name, argparse.SUPPRESS)
+        found = vars(self.parse_args(joined, argparse.Namespace(settings=[])))
+        return {name: found[name] for name in self.words}, found["settings"]
+
+    def build(self, arguments: Sequence[str]) -> list[Any]:
+        """An instance of each dataclass, for a command whose words, if any, are settings of one of them.
+
+        Raises:
+            InputError: as of `parse` and `build_arguments`.
+        """
+        words, settings = self.parse(arguments)
+        return build_arguments(override(words, settings, *self.kinds), *self.kinds)
+
+    def error(self, message: str) -> None:
+        """One sentence instead of usage and exit."""
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _help_of(field: Field) -> str:
+    """Help and default of a setting, as argparse wants it."""
+    text = " ".join(str(field.metadata.get("help") or "").split())
+    default = field.default if field.default_factory is MISSING else field.default_factory()
+    unsaid = default is MISSING or default is None or default == {} or default == []
+    return (text if unsaid else f"{text} ({default})").replace("%", "%%")
+
+
+def _is_help(argument: str) -> bool:
+    return argument in ("--help", "--help-all")
