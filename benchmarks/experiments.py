@@ -82,7 +82,7 @@ def yaml_line(value: object) -> str:
 
 
 def dotted(settings: dict) -> dict:
-    """Nested settings as `flamingo-med train` takes them, each by itself, as a whole mapping would replace the recipe's.
+    """Nested settings one by one, by dotted names: a whole mapping would replace that of the recipe.
 
     >>> dotted({"data_dir": "DIR", "model": {"resampler_depth": 2}})
     {'data_dir': 'DIR', 'model.resampler_depth': 2}

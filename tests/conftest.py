@@ -11,6 +11,8 @@ from transformers import CLIPVisionConfig, Dinov2Config, GPT2Config, LlamaConfig
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration, FlamingoMedProcessor
 from processing.tokenization import train_tokenizer
+from tests import ROOT
+from tests.commands import call
 
 VISION = {
     "clip": CLIPVisionConfig(
@@ -37,14 +39,14 @@ QUESTIONS = ["Is there a pleural effusion?", "Is the heart enlarged?", "On which
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, so that no process waits for the other at the end."""
-    longest = ["test_bar", "test_doors", "test_run_folder"]
+    longest = ["test_demo_quality", "test_commands", "test_checkpoints"]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder with the real data sets: `data` in FLAMINGO_MED_SHARED, by default in `shared` beside the repository."""
-    shared = Path(os.environ.get("FLAMINGO_MED_SHARED", Path(__file__).parents[2] / "shared"))
+    shared = Path(os.environ.get("FLAMINGO_MED_SHARED", ROOT.parent / "shared"))
     if not (shared / "data").is_dir():
         pytest.skip(f"no real data in {shared / 'data'}")
     return shared / "data"
@@ -54,6 +56,13 @@ def shared_data() -> Path:
 def own_cache(tmp_path, monkeypatch) -> None:
     """Nothing of a test is left in the user's cache of `datasets`, nor found there."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets_cache")
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """command("evaluate", "--model", …): a command in this process, from the root; gives back what it printed."""
+    monkeypatch.chdir(ROOT)
+    return lambda *arguments, code=0: call(capsys, *arguments, code=code)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ import pytest
 from benchmarks import experiments
 from flamingo_med.evaluation.tables import format_score
 from processing.errors import run
-from tests.flamingo_med.cli.test_commands import FEW, ROOT
+from tests import ROOT
+from tests.commands import FEW
 
 
 @pytest.fixture
@@ -53,10 +54,10 @@ def lines_of(output):
 def test_a_group(group, tmp_path):
     both = ["--only", "[reference, 'reference, seed 1']"]
     code, output, _, called = group("--only", "[reference]")
-    assert (code, called) == (0, ["train.py", "eval.py"])
+    assert (code, called) == (0, ["train", "evaluate"])
     (alone,) = lines_of(output)
     code, output, _, called = group(*both)
-    assert (code, called) == (0, ["train.py", "eval.py"])  # of seed 1 alone
+    assert (code, called) == (0, ["train", "evaluate"])  # of seed 1 alone
     reference, seed, mean = lines_of(output)
     assert [line[0] for line in (reference, seed, mean)] == [
         "reference", "reference, seed 1", "reference, mean of 2 seeds",
@@ -72,7 +73,7 @@ def test_a_group(group, tmp_path):
 
     assert group(*both)[1:4:2] == (output, [])
     shutil.rmtree(tmp_path / "runs/phantom/reference-seed-1/eval")
-    assert group(*both)[1:4:2] == (output, ["eval.py"])
+    assert group(*both)[1:4:2] == (output, ["evaluate"])
 
     code, _, error, called = group(*both, epochs=2)
     assert (code, called) == (2, []) and "reference was trained with other settings" in error

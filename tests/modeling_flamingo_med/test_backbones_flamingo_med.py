@@ -149,8 +149,8 @@ def test_gradient_checkpointing_and_no_dropout_in_frozen_decoders(decoder_model,
         called = []
         layers = find_decoder_layers(model.language_model)[1], model.cross_attn[1], model.resampler.layers[0]
         for number, layer in enumerate(layers):
-            inside = next(m for m in layer.modules() if isinstance(m, torch.nn.LayerNorm | torch.nn.Linear))
-            inside.register_forward_hook(lambda *_, number=number, called=called: called.append(number))
+            command = next(m for m in layer.modules() if isinstance(m, torch.nn.LayerNorm | torch.nn.Linear))
+            command.register_forward_hook(lambda *_, number=number, called=called: called.append(number))
         loss = model(**inputs).loss
         torch.testing.assert_close(loss, still)
         loss.backward()

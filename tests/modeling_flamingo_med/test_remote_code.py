@@ -12,9 +12,8 @@ import torch
 from safetensors.torch import save_file
 from transformers.dynamic_module_utils import get_relative_imports
 
+from tests import ROOT
 from tests.conftest import QUESTIONS
-
-ROOT = Path(__file__).parents[1]
 
 # As where the two packages are not installed, whatever the environment of the tests is.
 NOT_INSTALLED = """

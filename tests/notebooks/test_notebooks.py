@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+from tests import ROOT
+
+NOTEBOOKS = ROOT / "notebooks"
 NAMES = ("quickstart", "finetune")
 
 

@@ -6,8 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from importlib import import_module
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,38 +15,8 @@ from PIL import Image, ImageChops
 from transformers import AutoModelForImageTextToText
 
 from processing.datasets import load_split
-from processing.errors import run
-
-ROOT = Path(__file__).parents[1]
-FEW = ["--data.train_images", "30", "--data.validation_images", "8", "--data.test_images", "10"]
-
-
-def door(*arguments, code=0) -> str:
-    """Run a command of the repository, check its exit code, and give back what it printed."""
-    command = [sys.executable, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr[-3000:]
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture
-def inside(monkeypatch, capsys):
-    """inside("eval.py", …): the same in this process, which has imported everything already."""
-
-    def call(script, *arguments, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        monkeypatch.chdir(ROOT)
-        ended = 0
-        try:
-            run(import_module(script.removesuffix(".py")).main)
-        except SystemExit as end:
-            ended = end.code
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.out + captured.err
-
-    return call
+from tests import ROOT
+from tests.commands import FEW, python, shell
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +24,8 @@ def run_folder(tmp_path_factory):
     """A finished tiny run on phantom."""
     folder = tmp_path_factory.mktemp("run")
     data = ["--data_dir", folder / "data", *FEW]
-    output = door("train.py", "recipes/phantom.yaml", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
-    assert "cross_attn" in output and "score it: python eval.py" in output
+    output = shell("train", "phantom", "--output_dir", folder / "run", *data, "--num_train_epochs", "1")
+    assert "cross_attn" in output and "score it: flamingo-med evaluate" in output
     assert "overlap of train and validation: disjoint by image" in output
     assert json.loads((folder / "run" / "overlap.json").read_text())["shared"]["image_id"]["rows_b"] == 0
     assert "Not evaluated yet" in (folder / "run" / "README.md").read_text("utf-8")
@@ -67,7 +35,7 @@ def run_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def evaluation(run_folder):
     """Where the tiny run was evaluated on its test split, and what was printed."""
-    output = door("eval.py", "--model", run_folder, "--split", "test")
+    output = shell("evaluate", "--model", run_folder, "--split", "test")
     (folder,) = (run_folder / "eval").iterdir()
     return folder, output
 
@@ -92,7 +60,7 @@ def assert_same(folder, other) -> None:
         assert line == {**same, **approximate}
 
 
-def test_score_and_ask(run_folder, evaluation, inside):
+def test_score_and_ask(run_folder, evaluation, command):
     folder, output = evaluation
     for word in ("closed (n=", "open (n=", "all (n=", "model", "blank_image", "shuffled_image", "majority"):
         assert word in output
@@ -117,19 +85,19 @@ def test_score_and_ask(run_folder, evaluation, inside):
     assert str(run_folder.parent) not in card and "not for clinical use" in card.lower()
 
     again = ["--output_dir", run_folder / "again", "--batch_size", "5"]
-    inside("eval.py", "--model", run_folder, "--split", "test", *again)
+    command("evaluate", "--model", run_folder, "--split", "test", *again)
     assert_same(run_folder / "again", folder)
 
     question = ["--image", "docs/phantom.png", "--question", "Is there a lung nodule?"]
-    output = inside("eval.py", "ask", "--model", run_folder, *question)
+    output = command("ask", "--model", run_folder, *question)
     assert "answer" in output and "confidence" in output and "Not for clinical use" in output
 
 
 @pytest.mark.slow
-def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, inside):
+def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, command):
     """Killed while it answers the blanked images; what was written last is cut in two."""
     arguments = ["--model", run_folder, "--split", "test", "--output_dir", tmp_path, "--batch_size", "1"]
-    command = [sys.executable, "eval.py", *map(str, arguments)]
+    command = [sys.executable, "evaluate", *map(str, arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     partial = tmp_path / "partial" / "blank_image-0.jsonl"
     while not partial.exists() or len(partial.read_bytes().splitlines()) < 10:
@@ -140,7 +108,7 @@ def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, inside):
     assert not (tmp_path / "metrics.json").exists()
     partial.write_bytes(partial.read_bytes()[:-7])
     there = len(partial.read_bytes().splitlines()) - 2  # the header and the half line
-    output = inside("eval.py", *arguments)
+    output = command("evaluate", *arguments)
     count = len(read_evaluation(evaluation[0])[1])
     assert f"model: going on, {count} of {count} answers are there" in output
     assert f"blank_image: going on, {there} of {count} answers are there" in output
@@ -152,12 +120,12 @@ def test_two_processes_evaluate(run_folder, evaluation, tmp_path):
     """Each answers its share, and the numbers are those of one."""
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "eval.py"]
-    output = door(*launch, "--model", run_folder, "--split", "test", "--output_dir", tmp_path)
+    output = python(*launch, "--model", run_folder, "--split", "test", "--output_dir", tmp_path)
     assert "2 processes" in output and output.count("written: ") == 1
     assert_same(tmp_path, evaluation[0])
 
 
-def test_a_blind_split_gets_predictions(run_folder, tmp_path, inside):
+def test_a_blind_split_gets_predictions(run_folder, tmp_path, command):
     """ImageCLEF's layout, whose test files may come without answers."""
     for name, folder, line in (
         ("Training/All_QA_Pairs_train.txt", "Train_images", "synpic1|which plane?|axial"),
@@ -169,7 +137,7 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, inside):
         shutil.copy(ROOT / "docs/phantom.png", images / f"{line[:7]}.png")
     (tmp_path / "recipe.yaml").write_text(f"dataset: vqa_med_2019\ndata_dir: {tmp_path}\n")
     arguments = ["--model", run_folder, "--recipe", tmp_path / "recipe.yaml"]
-    output = inside("eval.py", *arguments, "--output_dir", tmp_path / "eval")
+    output = command("evaluate", *arguments, "--output_dir", tmp_path / "eval")
     assert "1 of 1 questions have no answers to score by; their predictions are written" in output
     metrics, (line,) = read_evaluation(tmp_path / "eval")
     assert metrics["scores"] == [] and line["prediction"] and "exact_match" not in line
@@ -177,11 +145,11 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, inside):
     assert (tmp_path / "eval" / "submission.txt").read_text() == f"synpic2|{line['prediction']}\n"
 
 
-def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, inside):
+def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, command):
     with FileLock(tmp_path / ".lock"):
-        message = inside("eval.py", "--model", run_folder, "--output_dir", tmp_path, code=2)
+        message = command("evaluate", "--model", run_folder, "--output_dir", tmp_path, code=2)
     assert f"another process is writing to {tmp_path}" in message
-    message = inside("eval.py", "--model", run_folder, "--output_dir", "README.md", code=2)
+    message = command("evaluate", "--model", run_folder, "--output_dir", "README.md", code=2)
     assert "cannot be written to README.md" in message
 
 
@@ -194,28 +162,28 @@ def test_the_example_image_is_held_out(tmp_path):
 
 def test_a_finished_run_is_not_overwritten(run_folder):
     before = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
-    output = door("train.py", "recipes/phantom.yaml", "--output_dir", run_folder, *FEW, code=2)
+    output = shell("train", "phantom", "--output_dir", run_folder, *FEW, code=2)
     assert "holds a finished run" in output
     assert before == {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.is_file()}
 
 
 def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path):
     arguments = [
-        "train.py",
-        "recipes/phantom.yaml",
+        "train",
+        "phantom",
         "--output_dir",
         tmp_path / "run",
         "--data_dir",
         tmp_path,
         *FEW,
     ]
-    door(*arguments, "--num_train_epochs", "2")
+    shell(*arguments, "--num_train_epochs", "2")
     (tmp_path / "run" / "recipe.yaml").unlink()  # as a run that was killed in its last save
     newest = max((tmp_path / "run").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-99"))
     (newest.with_name("checkpoint-99") / "trainer_state.json").write_text("{")
-    assert "holds an unfinished run" in door(*arguments, code=2)
-    output = door(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
+    assert "holds an unfinished run" in shell(*arguments, code=2)
+    output = shell(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
     assert f"going on from {newest}" in output and "checkpoint-99 is incomplete" in output
     assert (tmp_path / "run" / "recipe.yaml").exists()
 
@@ -227,18 +195,18 @@ def test_a_run_says_what_it_came_from(run_folder):
     assert len(run["fingerprints"]["train"]) == 16 and run["command"].startswith("python train.py recipes/phantom")
 
 
-def test_a_folder_in_use_is_refused(tmp_path, inside):
+def test_a_folder_in_use_is_refused(tmp_path, command):
     with FileLock(tmp_path / ".lock"):
-        message = inside("train.py", "recipes/phantom.yaml", "--output_dir", tmp_path, code=2)
+        message = command("train", "phantom", "--output_dir", tmp_path, code=2)
     assert f"another process is writing to {tmp_path}" in message
-    message = inside("train.py", "recipes/phantom.yaml", "--output_dir", "README.md", code=2)
+    message = command("train", "phantom", "--output_dir", "README.md", code=2)
     assert "cannot be written to README.md" in message
 
 
-def test_stages_chain(run_folder, tmp_path, inside):
-    arguments = ["train.py", "recipes/phantom.yaml", "--init_from", run_folder, "--data_dir", tmp_path, *FEW]
+def test_stages_chain(run_folder, tmp_path, command):
+    arguments = ["train", "phantom", "--init_from", run_folder, "--data_dir", tmp_path, *FEW]
     short = ["--max_steps", "1", "--learning_rate", "0", "--output_dir", tmp_path / "second"]
-    inside(*arguments, *short, "--model.problem_type", "single_label_classification", "--model.freeze_text", "true")
+    command(*arguments, *short, "--model.problem_type", "single_label_classification", "--model.freeze_text", "true")
     first, second = (AutoModelForImageTextToText.from_pretrained(f) for f in (run_folder, tmp_path / "second"))
     assert not first.config.num_labels and second.config.num_labels == second.classifier.out.out_features > 2
     weights = second.state_dict()
@@ -247,38 +215,38 @@ def test_stages_chain(run_folder, tmp_path, inside):
         for name, weight in first.state_dict().items()
         if "running" not in name and "num_batches" not in name
     )
-    other = inside(*arguments, "--model.resampler_depth", "3", "--output_dir", tmp_path / "third", code=2)
+    other = command(*arguments, "--model.resampler_depth", "3", "--output_dir", tmp_path / "third", code=2)
     assert f"model.resampler_depth of {run_folder} is 1, not 3" in other
 
     head = ["--model.problem_type", "single_label_classification", "--model.use_image_embeddings", "true"]
     arguments[3] = tmp_path / "second"
-    inside(*arguments, *short[:-1], tmp_path / "third", *head)
+    command(*arguments, *short[:-1], tmp_path / "third", *head)
     third = AutoModelForImageTextToText.from_pretrained(tmp_path / "third")
     assert third.classifier.out.in_features > second.classifier.out.in_features
 
 
 @pytest.mark.parametrize("recipe", sorted(path.name for path in (ROOT / "recipes").glob("*.yaml")))
-def test_recipes_are_resolved(recipe, inside):
-    printed = inside("train.py", f"recipes/{recipe}", "--learning_rate", "3e-5", "--print_config")
+def test_recipes_are_resolved(recipe, command):
+    printed = command("train", f"recipes/{recipe}", "--learning_rate", "3e-5", "--print_config")
     assert yaml.safe_load(printed)["learning_rate"] == 3e-5
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train.py", "recipes/none.yaml"], "no recipe at recipes/none.yaml"),
-        (["train.py", "recipes/phantom.yaml", "--learning_rat", "1"], "did you mean learning_rate?"),
-        (["train.py", "recipes/phantom.yaml", "--model.resampler_dept", "1"], "did you mean resampler_depth?"),
-        (["train.py", "recipes/phantom.yaml", "--model.resampler_depth", "two"], "resampler_depth is 'two'"),
-        (["train.py", "recipes/phantom.yaml", "--model.image_token_id", "3"], "unknown setting of model"),
-        (["train.py", "recipes/phantom.yaml", "--data_dir", "README.md"], "cannot keep its images in README.md"),
-        (["train.py", "recipes/phantom.yaml", "--text.n_layers", "1"], "did you mean n_layer?"),
-        (["train.py", "recipes/phantom.yaml", "--data.test_image", "1"], "did you mean test_images?"),
-        (["train.py", "recipes/phantom.yaml", "--dataset", "fantom"], "did you mean phantom?"),
+        (["train", "none"], "no recipe at recipes/none.yaml"),
+        (["train", "phantom", "--learning_rat", "1"], "did you mean learning_rate?"),
+        (["train", "phantom", "--model.resampler_dept", "1"], "did you mean resampler_depth?"),
+        (["train", "phantom", "--model.resampler_depth", "two"], "resampler_depth is 'two'"),
+        (["train", "phantom", "--model.image_token_id", "3"], "unknown setting of model"),
+        (["train", "phantom", "--data_dir", "README.md"], "cannot keep its images in README.md"),
+        (["train", "phantom", "--text.n_layers", "1"], "did you mean n_layer?"),
+        (["train", "phantom", "--data.test_image", "1"], "did you mean test_images?"),
+        (["train", "phantom", "--dataset", "fantom"], "did you mean phantom?"),
         (
             [
-                "train.py",
-                "recipes/mimic_cxr.yaml",
+                "train",
+                "mimic_cxr",
                 "--text",
                 "{model_type: mpt}",
                 "--tokenizer",
@@ -290,26 +258,26 @@ def test_recipes_are_resolved(recipe, inside):
             ],
             "add --image_size",
         ),
-        (["train.py", "recipes/phantom.yaml", "--augmentation.rotatio", "7"], "did you mean rotation?"),
-        (["train.py", "recipes/phantom.yaml", "--streaming"], "only the data set parquet_shards is streamed"),
-        (["train.py", "recipes/vqa_rad.yaml", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
-        (["train.py", "recipes/phantom.yaml", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
-        (["train.py", "recipes/phantom.yaml", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
-        (["train.py", "recipes/phantom.yaml", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
-        (["eval.py", "--model", "nowhere"], "nowhere"),
-        (["eval.py", "--recipe", "recipes/phantom.yaml"], "model"),
-        (["eval.py", "aks"], "did you mean ask?"),
-        (["eval.py", "--model", "x", "--batch_size", "many"], "batch_size is at least 1 or auto, got many"),
-        (["eval.py", "--model", "x", "--batch_size", "0"], "batch_size is at least 1 or auto, got 0"),
+        (["train", "phantom", "--augmentation.rotatio", "7"], "did you mean rotation?"),
+        (["train", "phantom", "--streaming"], "only the data set parquet_shards is streamed"),
+        (["train", "vqa_rad", "--data_dir", "nowhere"], "https://osf.io/89kps/"),
+        (["train", "phantom", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
+        (["train", "phantom", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
+        (["train", "phantom", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
+        (["evaluate", "--model", "nowhere"], "nowhere"),
+        (["evaluate", "--recipe", "phantom"], "model"),
+        (["evaluate", "aks"], "did you mean ask?"),
+        (["evaluate", "--model", "x", "--batch_size", "many"], "batch_size is at least 1 or auto, got many"),
+        (["evaluate", "--model", "x", "--batch_size", "0"], "batch_size is at least 1 or auto, got 0"),
         (
-            ["eval.py", "ask", "--model", "nowhere", "--image", "x.png", "--question", "?"],
+            ["evaluate", "ask", "--model", "nowhere", "--image", "x.png", "--question", "?"],
             "no image-text-to-text model at nowhere",
         ),
     ],
 )
-def test_mistakes_are_one_sentence(arguments, message, tmp_path, inside):
-    extra = ["--output_dir", tmp_path / "run"] if arguments[0] == "train.py" else []
-    errors = [line for line in inside(*arguments, *extra, code=2).splitlines() if line.startswith("error: ")]
+def test_mistakes_are_one_sentence(arguments, message, tmp_path, command):
+    extra = ["--output_dir", tmp_path / "run"] if arguments[0] == "train" else []
+    errors = [line for line in command(*arguments, *extra, code=2).splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
 
 
@@ -323,33 +291,40 @@ def test_mistakes_are_one_sentence(arguments, message, tmp_path, inside):
         ("docs/phantom.png", "", "the question is empty"),
     ],
 )
-def test_bad_questions(run_folder, image, question, message, inside):
+def test_bad_questions(run_folder, image, question, message, command):
     arguments = ["ask", "--model", run_folder, "--image", image, f"--question={question}"]
-    assert message in inside("eval.py", *arguments, code=2)
+    assert message in command("evaluate", *arguments, code=2)
 
 
-def test_a_question_in_another_alphabet(run_folder, inside):
+def test_a_question_in_another_alphabet(run_folder, command):
     question = "Чи є пневмоторакс? 有气胸吗?"
     arguments = ["ask", "--model", run_folder, "--image", "docs/phantom.png", "--question", question]
-    assert question in inside("eval.py", *arguments)
+    assert question in command("evaluate", *arguments)
 
 
 def test_a_mistake_ends_the_process_with_code_2(tmp_path):
-    arguments = ["recipes/phantom.yaml", "--vision", "no/such-model", *FEW, "--data_dir", tmp_path]
-    assert "no/such-model" in door("train.py", *arguments, "--output_dir", tmp_path / "run", code=2)
+    arguments = ["phantom", "--vision", "no/such-model", *FEW, "--data_dir", tmp_path]
+    assert "no/such-model" in shell("train", *arguments, "--output_dir", tmp_path / "run", code=2)
 
 
-def test_help(inside):
-    assert "--learning_rate" in inside("train.py", "--help")
-    assert "--split" in inside("eval.py", "--help")
+def test_help(command):
+    assert "--learning_rate" in command("train", "--help")
+    assert "--split" in command("evaluate", "--help")
 
 
-DDP = ["-m", "accelerate.commands.launch", "--config_file", "recipes/accelerate/ddp.yaml", "--num_processes", "2"]
-TWO_PROCESSES = [*DDP, "--mixed_precision", "no", "train.py", "recipes/phantom.yaml", "--use_cpu"]
+DDP = [
+    "-m",
+    "accelerate.commands.launch",
+    "--config_file",
+    "flamingo_med/recipes/accelerate/ddp.yaml",
+    "--num_processes",
+    "2",
+]
+TWO_PROCESSES = [*DDP, "--mixed_precision", "no", "train.py", "phantom", "--use_cpu"]
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_learns(tmp_path, inside):
+def test_two_processes_learn_what_one_learns(tmp_path, command):
     """Two processes have the loss curve of one with the same global batch, to 1e-4, and count every question once."""
     settings = ["--data_dir", tmp_path, *FEW, "--num_train_epochs", "2", "--logging_steps", "1"]
     settings += ["--save_total_limit", "2"]
@@ -358,8 +333,8 @@ def test_two_processes_learn_what_one_learns(tmp_path, inside):
         settings += [f"--text.{name}_pdrop", "0"]
     settings += ["--model.freeze_vision", "true", "--learning_rate", "1e-2", "--warmup_steps", "0"]
     one, two = ([*settings, "--output_dir", tmp_path / name] for name in ("one", "two"))
-    inside("train.py", "recipes/phantom.yaml", "--use_cpu", *one, "--per_device_train_batch_size", "64")
-    output = door(*TWO_PROCESSES, *two, "--per_device_train_batch_size", "32")
+    command("train", "phantom", "--use_cpu", *one, "--per_device_train_batch_size", "64")
+    output = python(*TWO_PROCESSES, *two, "--per_device_train_batch_size", "32")
     assert "2 process(es) of 32 questions a step" in output
     logs = []
     for name in ("one", "two"):
@@ -378,9 +353,9 @@ def test_trackers_get_what_is_logged(tmp_path, monkeypatch):
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tensorboard"))
-    arguments = ["train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW]
+    arguments = ["train", "phantom", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW]
     arguments += ["--num_train_epochs", "1", "--logging_steps", "1", "--report_to", "[tensorboard, trackio]"]
-    door(*arguments, "--project", "flamingo-med-test")
+    shell(*arguments, "--project", "flamingo-med-test")
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
@@ -395,11 +370,11 @@ def test_trackers_get_what_is_logged(tmp_path, monkeypatch):
 def test_two_processes_share_a_stream(tmp_path):
     """Shards are written, then trained on by two processes, with augmented images, and the run is scored."""
     for split in ("train", "validation", "test"):
-        arguments = ["--recipe", "recipes/phantom.yaml", "--data_dir", tmp_path / "data", *FEW, "--split", split]
+        arguments = ["--recipe", "phantom", "--data_dir", tmp_path / "data", *FEW, "--split", split]
         arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
-        door("-m", "processing.datasets.parquet_shards", *arguments)
+        shell("shards", *arguments)
     arguments = ["--dataset", "parquet_shards", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
     arguments += ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
     arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
-    assert "shards of training" in door(*TWO_PROCESSES, *arguments)
-    assert "all (n=" in door("eval.py", "--model", tmp_path / "run")
+    assert "shards of training" in python(*TWO_PROCESSES, *arguments)
+    assert "all (n=" in shell("evaluate", "--model", tmp_path / "run")

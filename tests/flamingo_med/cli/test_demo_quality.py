@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from tests.flamingo_med.cli.test_commands import door
+from tests.commands import shell
 
 
 @pytest.mark.slow
 def test_phantom_is_learned_by_looking(tmp_path):
     """The recipe of `make demo` reaches its bar: 0.85 overall, and 0.25 above the same model without images."""
-    door("train.py", "recipes/phantom.yaml", "--output_dir", tmp_path / "run")
+    shell("train", "phantom", "--output_dir", tmp_path / "run")
     few = ["--data.test_images", "200"]  # half of them, which is enough to tell
-    door("eval.py", "--model", tmp_path / "run", "--output_dir", tmp_path / "eval", *few)
+    shell("evaluate", "--model", tmp_path / "run", "--output_dir", tmp_path / "eval", *few)
     metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     rows = [row for row in metrics["scores"] if row["metric"] == "exact_match" and row["subset"] == "all"]
     value = {row["condition"]: row["value"] for row in rows}

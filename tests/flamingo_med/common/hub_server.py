@@ -254,12 +254,12 @@ class Handler(BaseHTTPRequestHandler):
         repository = self.find(kind, repo)
         files = repository.commits[repository.resolve(revision)]
         start = f"{folder}/" if folder else ""
-        inside = {path: oid for path, oid in files.items() if path.startswith(start)}
-        if not inside:
+        command = {path: oid for path, oid in files.items() if path.startswith(start)}
+        if not command:
             raise Problem(404, f"{folder} does not exist", "EntryNotFound")
-        folders = {start + path[len(start) :].partition("/")[0] for path in inside if "/" in path[len(start) :]}
+        folders = {start + path[len(start) :].partition("/")[0] for path in command if "/" in path[len(start) :]}
         recursive = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() in ("true", "1")
-        shown = [path for path in inside if recursive or "/" not in path[len(start) :]]
+        shown = [path for path in command if recursive or "/" not in path[len(start) :]]
         listed = [{"type": "directory", "path": path, "size": 0, "oid": "0" * 40} for path in sorted(folders)]
         return listed + [self.entry(path, files[path]) for path in sorted(shown)]
 

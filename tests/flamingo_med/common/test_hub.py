@@ -19,10 +19,10 @@ from transformers import AutoModel, AutoModelForCausalLM
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.datasets import load_split
 from processing.errors import run
+from tests import ROOT
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
 from tests.flamingo_med.common.hub_server import HubServer
 
-ROOT = Path(__file__).parents[1]
 FEW = {"train_images": 30, "validation_images": 8, "test_images": 10}
 SMALL_DATA = [word for name, value in FEW.items() for word in (f"--data.{name}", str(value))]
 TOKEN = "hf_alice"
@@ -36,7 +36,7 @@ def hub():
 
 @pytest.fixture
 def process(hub, tmp_path):
-    """process("train.py", …): a command in a process for which the stand-in is the Hub; returns what it printed."""
+    """process("train", …): a command in a process for which the stand-in is the Hub; returns what it printed."""
 
     def call(*arguments, code: int = 0, **environment: str) -> str:
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
@@ -51,8 +51,8 @@ def process(hub, tmp_path):
 
 
 @pytest.fixture
-def inside(hub, tmp_path, monkeypatch, capsys):
-    """inside("train", …): the same for a door's module in this process, which has imported everything already."""
+def command(hub, tmp_path, monkeypatch, capsys):
+    """command("train", …): the same for a door's module in this process, which has imported everything already."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
@@ -81,7 +81,7 @@ def inside(hub, tmp_path, monkeypatch, capsys):
 
 def training(tmp_path, *arguments) -> list:
     data = ["--data_dir", tmp_path / "data", *SMALL_DATA, "--output_dir", tmp_path / "run"]
-    return ["recipes/phantom.yaml", *data, "--push_to_hub", "--hub_model_id", "alice/run", *arguments]
+    return ["phantom", *data, "--push_to_hub", "--hub_model_id", "alice/run", *arguments]
 
 
 CODE = {path.name for path in (ROOT / "modeling_flamingo_med").glob("*_flamingo_med.py")} | {
@@ -98,7 +98,7 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     hub.drops += ["PUT /lfs/"]
     hub.refusals += ["/commit/"]
     options = ["--num_train_epochs", "3", "--hub_strategy", "checkpoint", "--hub_private_repo", "true"]
-    output = process("train.py", *training(tmp_path, *options))
+    output = process("train", *training(tmp_path, *options))
     assert output.count("could not be pushed to alice/run: the token has no right") == 1
     assert f"pushed: {hub.url}/alice/run/commit/" in output and "Retrying" in output
     assert not hub.drops and not hub.refusals
@@ -121,10 +121,10 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == steps[-1]
 
 
-def test_a_run_that_cannot_be_pushed_is_finished(hub, inside, tmp_path):
+def test_a_run_that_cannot_be_pushed_is_finished(hub, command, tmp_path):
     hub.refusals += ["/commit/"]
     options = ["--num_train_epochs", "1", "--hub_strategy", "end", "--hub_revision", "draft"]
-    output = inside("train", *training(tmp_path, *options), code=2)
+    output = command("train", *training(tmp_path, *options), code=2)
     error = output.splitlines()[-1]
     assert error.startswith(
         f"error: the finished run is in {tmp_path / 'run'}, but not on the Hub; push it by `python"
@@ -135,14 +135,14 @@ def test_a_run_that_cannot_be_pushed_is_finished(hub, inside, tmp_path):
 
     python, module, *command = shlex.split(error.split("`")[1])
     assert (python, module) == ("python", "-m")
-    assert "published: " in inside(*command)
+    assert "published: " in command(*command)
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert hub.files("model", "alice/run", "draft")["model.safetensors"] == weights
     assert set(hub.files("model", "alice/run")) == {".gitattributes"}
     ask = ["ask", "--model", "alice/run", "--image", "docs/phantom.png", "--question", "Is there a nodule?"]
-    assert "answer" in inside("eval", *ask, "--revision", "draft")
-    assert "no image-text-to-text model at alice/run" in inside("eval", *ask, code=2)
-    assert "the repository has no such revision" in inside("eval", *ask, "--revision", "none", code=2)
+    assert "answer" in command("eval", *ask, "--revision", "draft")
+    assert "no image-text-to-text model at alice/run" in command("eval", *ask, code=2)
+    assert "the repository has no such revision" in command("eval", *ask, "--revision", "none", code=2)
     sent = [path for method, path, _ in hub.requests if method == "PUT"]
     assert len(sent) == len(set(sent)) == 1  # what was there already was not sent again
 
@@ -165,8 +165,8 @@ NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nothing listens
         (["--hub_token", TOKEN], {}, "hub_token is a secret, not a setting"),
     ],
 )
-def test_a_push_that_cannot_be_is_told_before_training(inside, tmp_path, options, client, message):
-    output = inside("train", *training(tmp_path, *options), code=2, **client)
+def test_a_push_that_cannot_be_is_told_before_training(command, tmp_path, options, client, message):
+    output = command("train", *training(tmp_path, *options), code=2, **client)
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and TOKEN not in output
     assert not list((tmp_path / "run").glob("checkpoint-*"))
@@ -186,8 +186,8 @@ def test_a_push_that_cannot_be_is_told_before_training(inside, tmp_path, options
         (["modle", "docs", "alice/run"], {}, "did you mean model?"),
     ],
 )
-def test_mistakes_of_publishing_are_one_sentence(hub, inside, arguments, client, message):
-    output = inside("flamingo_med.cli.publish", *arguments, code=2, **client)
+def test_mistakes_of_publishing_are_one_sentence(hub, command, arguments, client, message):
+    output = command("flamingo_med.cli.publish", *arguments, code=2, **client)
     assert output.startswith("error: ") and output.count("\n") == 1 and message in output
     assert not hub.repositories
 
@@ -200,11 +200,11 @@ def test_mistakes_of_publishing_are_one_sentence(hub, inside, arguments, client,
         ({"endpoint": NOWHERE}, f"{NOWHERE} cannot be reached"),
     ],
 )
-def test_models_that_cannot_be_pulled_are_one_sentence(inside, tmp_path, client, message):
+def test_models_that_cannot_be_pulled_are_one_sentence(command, tmp_path, client, message):
     ask = ["ask", "--image", "docs/phantom.png", "--question", "Is there a nodule?"]
-    output = inside("eval", *ask, "--model", "alice/none", code=2, **client)
+    output = command("eval", *ask, "--model", "alice/none", code=2, **client)
     assert output == f"error: no image-text-to-text model at alice/none (folder or Hub id): {message}\n"
-    output = inside("train", *training(tmp_path, "--init_from", "alice/none"), code=2, **client)
+    output = command("train", *training(tmp_path, "--init_from", "alice/none"), code=2, **client)
     assert output.splitlines()[-1].startswith("error: ") and output.endswith(f": {message}\n")
 
 
@@ -281,7 +281,7 @@ def published(make_model, processor, images, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_published_is_pulled(hub, inside, process, published):
+def test_what_is_published_is_pulled(hub, command, process, published):
     """With a token, over a connection that breaks off, from the cache without any, and pushed again."""
     for command in (
         ["dataset", "phantom", "alice/phantom", *SMALL_DATA],
@@ -290,7 +290,7 @@ def test_what_is_published_is_pulled(hub, inside, process, published):
         ["model", published / "second", "alice/model"],
         ["model", published / "part", "alice/part"],
     ):
-        assert f"published: {hub.url}" in inside("flamingo_med.cli.publish", *command)
+        assert f"published: {hub.url}" in command("flamingo_med.cli.publish", *command)
     huggingface_hub.create_tag("alice/model", tag="first", revision="draft")
     huggingface_hub.create_repo("alice/adapter")
     huggingface_hub.upload_folder(repo_id="alice/adapter", folder_path=published / "adapter")
@@ -312,9 +312,9 @@ def test_what_is_published_is_pulled(hub, inside, process, published):
     process("-c", PULL, *arguments, HF_HUB_OFFLINE="1", HF_ENDPOINT=NOWHERE, HF_TOKEN="")
 
 
-def test_a_model_pushed_again_leaves_nothing_old_behind(hub, inside, published):
+def test_a_model_pushed_again_leaves_nothing_old_behind(hub, command, published):
     """Weights in fewer shards than before: those of before would be read along."""
     for name in ("first", "part"):
-        inside("flamingo_med.cli.publish", "model", published / name, "alice/model")
+        command("flamingo_med.cli.publish", "model", published / name, "alice/model")
     weights = {name for name in hub.files("model", "alice/model") if name.endswith(".safetensors")}
     assert weights == {path.name for path in (published / "part").glob("*.safetensors")}

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,10 @@ from flamingo_med.common.settings import (
 )
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 from processing.errors import InputError
+from tests import ROOT
 from train import ModelArguments
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 @dataclass

@@ -25,7 +25,6 @@ from flamingo_med.inference.answering import answer_questions
 from processing.dicom import grey_range
 from processing.errors import InputError
 from tests.conftest import QUESTIONS
-from tests.flamingo_med.cli.test_commands import inside  # noqa: F401 (a fixture)
 from tests.flamingo_med.inference.test_answering import write_blip2
 from tests.processing.test_dicom import PATIENT, RAMP, encode, make
 
@@ -265,35 +264,35 @@ def test_few_shot_examples_of_a_session(assistant, upload):
         session.add_example(QUESTIONS[0], "yes")
 
 
-def test_mistakes_at_the_start(inside, monkeypatch):  # noqa: F811
+def test_mistakes_at_the_start(command, monkeypatch):  # noqa: F811
     monkeypatch.delenv("FLAMINGO_MED_PASSWORD", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        message = inside("demo.py", "--model", "nowhere", "--port", port, code=2)
+        message = command("demo", "--model", "nowhere", "--port", port, code=2)
         assert f"cannot be served at 127.0.0.1:{port}" in message and "choose another --port" in message
     with socket.create_server(("127.0.0.1", 0)) as probe:
         free = ["--model", "nowhere", "--port", probe.getsockname()[1]]
-    assert "no image-text-to-text model at nowhere" in inside("demo.py", *free, code=2)
-    assert "set --user NAME" in inside("demo.py", *free, "--host", "0.0.0.0", code=2)
-    assert "FLAMINGO_MED_PASSWORD" in inside("demo.py", *free, "--user", "reader", code=2)
-    assert "did you mean port?" in inside("demo.py", "--model", "nowhere", "--prot", "1", code=2)
-    assert "port is from 1 to 65535" in inside("demo.py", "--model", "nowhere", "--port", "0", code=2)
-    assert "queue_size is at least 1" in inside("demo.py", *free, "--queue_size", "0", code=2)
-    assert "--max_upload_mb" in inside("demo.py", "--help")
+    assert "no image-text-to-text model at nowhere" in command("demo", *free, code=2)
+    assert "set --user NAME" in command("demo", *free, "--host", "0.0.0.0", code=2)
+    assert "FLAMINGO_MED_PASSWORD" in command("demo", *free, "--user", "reader", code=2)
+    assert "did you mean port?" in command("demo", "--model", "nowhere", "--prot", "1", code=2)
+    assert "port is from 1 to 65535" in command("demo", "--model", "nowhere", "--port", "0", code=2)
+    assert "queue_size is at least 1" in command("demo", *free, "--queue_size", "0", code=2)
+    assert "--max_upload_mb" in command("demo", "--help")
 
 
-def test_other_models_are_refused(inside, processor, tmp_path):  # noqa: F811
+def test_other_models_are_refused(command, processor, tmp_path):  # noqa: F811
     write_blip2(tmp_path, copy.deepcopy(processor.tokenizer))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    assert "is not a model of ours" in inside("demo.py", "--model", tmp_path, "--port", port, code=2)
+    assert "is not a model of ours" in command("demo", "--model", tmp_path, "--port", port, code=2)
 
 
-def test_gradio_is_an_extra(inside, monkeypatch):  # noqa: F811
+def test_gradio_is_an_extra(command, monkeypatch):  # noqa: F811
     for name in [name for name in sys.modules if name.startswith("flamingo_med.demo.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    message = inside("demo.py", "--model", "nowhere", "--port", port, code=2)
+    message = command("demo", "--model", "nowhere", "--port", port, code=2)
     assert 'the page needs gradio: pip install "flamingo-med[demo]"' in message

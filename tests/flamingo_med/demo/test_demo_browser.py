@@ -17,6 +17,7 @@ from PIL import Image
 from transformers import set_seed
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from tests import ROOT
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
 from tests.processing.test_dicom import encode, make
 
@@ -29,7 +30,6 @@ from flamingo_med.demo.session import Assistant, Session  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
-ROOT = Path(__file__).parents[1]
 expect = sync_api.expect
 
 
@@ -58,7 +58,7 @@ def server(model, processor, tmp_path_factory):
     (folder / "temporary").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "demo.py", "--model", folder / "model", "--port", str(port), "--max_upload_mb", "1"]
+    command = [sys.executable, "demo", "--model", folder / "model", "--port", str(port), "--max_upload_mb", "1"]
     environment = {**os.environ, "TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
+from tests import ROOT
+
 pytest.importorskip("captum")
 import eval as door
 from flamingo_med.evaluation.calibration import Calibration
@@ -306,7 +308,7 @@ def command(monkeypatch, capsys):
     """command("explain_classifier", "--model", …): what it printed."""
 
     def call(*arguments, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", ["eval.py", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
         ended = 0
         try:
             run(door.main)
@@ -356,7 +358,7 @@ def test_the_command(classifier, folders, command):
     ],
 )
 def test_mistakes(arguments, message, folders, command, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     assert message in command(*of_classifier(folders, "resnet"), *arguments, code=2)
 
 

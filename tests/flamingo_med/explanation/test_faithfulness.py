@@ -90,7 +90,7 @@ def test_overlap_of_areas():
     half[1, 1:3] = 2
     half[0, :2] = 1
     assert overlap_of_areas(half, INSIDE) == pytest.approx(2 / 6)
-    assert overlap_of_areas(torch.zeros(4, 4), INSIDE) == pytest.approx(1 / 7)  # 4 of 16 by lot: one of them inside
+    assert overlap_of_areas(torch.zeros(4, 4), INSIDE) == pytest.approx(1 / 7)  # 4 of 16 by lot: one of them command
 
 
 def test_average_precision():

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
+from tests import ROOT
+
 pytest.importorskip("captum")
 import eval as door
 from flamingo_med.explanation import METHODS
@@ -154,7 +156,7 @@ def command(monkeypatch, capsys):
     """command("--model", …): what it printed."""
 
     def call(*arguments, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", ["eval.py", "explain", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["evaluate", "explain", *map(str, arguments)])
         ended = 0
         try:
             run(door.main)
@@ -201,11 +203,11 @@ def test_the_command(model_folder, command):
     ],
 )
 def test_mistakes(arguments, message, model_folder, command, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(ROOT)
     assert message in command("--model", model_folder, *arguments, code=2)
 
 
 def test_help(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["eval.py", "--help"])
+    monkeypatch.setattr(sys, "argv", ["evaluate", "--help"])
     door.main()
     assert "--repeats" in capsys.readouterr().out

@@ -18,8 +18,9 @@ from processing.datasets import REGISTRY
 from processing.datasets.about import ABOUT
 from processing.errors import InputError
 from processing.files import write_json
+from tests import ROOT
 
-CARDS = Path(__file__).parents[1] / "model_cards"
+CARDS = ROOT / "model_cards"
 PUBLISHED = sorted(path.parent for path in CARDS.glob("*/README.md"))
 
 SUMMARY = {

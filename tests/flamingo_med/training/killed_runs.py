@@ -13,13 +13,13 @@ import train
 from processing.errors import run
 
 FILES = ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"]
-RECIPE = ["recipes/phantom.yaml", "--data.train_images", "30", "--data.validation_images", "8", "--max_steps", "13"]
+RECIPE = ["phantom", "--data.train_images", "30", "--data.validation_images", "8", "--max_steps", "13"]
 SAVES = ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--save_strategy", "steps", "--save_steps", "5"]
 
 
 def start(folder: Path, *arguments: str) -> multiprocessing.Process:
     """train.py in a process of its own."""
-    sys.argv = ["train.py", *RECIPE, *SAVES, "--data_dir", str(folder.parent), "--output_dir", str(folder), *arguments]
+    sys.argv = ["train", *RECIPE, *SAVES, "--data_dir", str(folder.parent), "--output_dir", str(folder), *arguments]
     process = multiprocessing.get_context("fork").Process(target=run, args=(train.main,))
     process.start()
     return process

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +10,8 @@ from safetensors.torch import save_file
 
 from flamingo_med.training.checkpoints import damage, log_changes
 from processing.files import write_json
+from tests import ROOT
 from tests.flamingo_med.training.killed_runs import FILES, RECIPE, SAVES
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -71,13 +69,13 @@ def test_a_full_disk(tmp_path):
     """The second checkpoint does not fit beside the first, which stays; nothing is left of the second."""
     mount = tmp_path / "disk"
     mount.mkdir()
-    inside = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c"]
-    if shutil.which("unshare") is None or subprocess.run([*inside, f"mount -t tmpfs tmpfs {mount}"]).returncode:
+    command = ["unshare", "--user", "--map-root-user", "--mount", "bash", "-c"]
+    if shutil.which("unshare") is None or subprocess.run([*command, f"mount -t tmpfs tmpfs {mount}"]).returncode:
         pytest.skip("no file system can be mounted here")
     arguments = [*RECIPE, *SAVES, "--data_dir", tmp_path / "data", "--output_dir", mount / "run"]
-    train = " ".join(map(str, [sys.executable, "train.py", *arguments]))
+    train = " ".join(map(str, [sys.executable, "train", *arguments]))
     script = f"mount -t tmpfs -o size=20m tmpfs {mount}; {train}; echo code $?; ls {mount}/run"
-    done = subprocess.run([*inside, script], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command, script], cwd=ROOT, capture_output=True, text=True)
     assert "code 2" in done.stdout and "Traceback" not in done.stderr
     assert "error: the disk is full" in done.stderr and "--resume_from_checkpoint true" in done.stderr
     assert [line for line in done.stdout.splitlines() if line.startswith("checkpoint-")] == ["checkpoint-5"]

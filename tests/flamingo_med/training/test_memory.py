@@ -12,6 +12,7 @@ from transformers import CLIPVisionConfig, GPT2Config
 
 from flamingo_med.training.memory import LiveBytes, estimate_memory, example, format_memory, loss_of
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
+from tests import ROOT
 
 VISION = CLIPVisionConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, patch_size=32)
 TEXT = GPT2Config(n_embd=512, n_layer=8, n_head=8)
@@ -69,7 +70,7 @@ def test_estimate_is_what_a_process_takes():
     estimate.pop("unit")
     command = [sys.executable, "-c", MEASURE]
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    root = Path(__file__).parents[1]
+    root = ROOT
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
     assert sum(estimate.values()) == pytest.approx(int(done.stdout), rel=0.1)
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from collections import Counter
 from itertools import chain
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from modeling_flamingo_med.classification_flamingo_med import classification_los
 from processing.collator import FlamingoMedCollator
 from processing.datasets import FEATURES, class_names, count_unseen, load_split
 from processing.errors import InputError
+from tests import ROOT
 from train import ModelArguments, continue_from
 
 
@@ -283,5 +283,5 @@ def test_weights_split_over_two_processes():
         "-m",
         "tests.modeling_flamingo_med.sharded_model",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert "process 0: 49 gradients" in done.stdout and "process 1: 49 gradients" in done.stdout, done.stderr[-2000:]

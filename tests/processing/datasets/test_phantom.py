@@ -3,7 +3,6 @@
 import hashlib
 from collections import Counter, defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from processing.datasets.phantom import VERSION
 from processing.datasets.phantom_drawing import draw
 from processing.datasets.phantom_patients import sample_scene
 from processing.errors import InputError
+from tests import ROOT
 
 IMAGES = 200
 GOLDEN = {
@@ -116,9 +116,9 @@ def test_removing_a_finding_changes_its_box(scenes, size):
             assert 0 <= x0 < x1 <= size and 0 <= y0 < y1 <= size
             others = tuple(other for other in scene.findings if other != finding)
             change = np.abs(pixels.astype(int) - draw(replace(scene, findings=others), size)[0])
-            inside = change[int(y0) : int(y1), int(x0) : int(x1)]
-            assert inside.sum() > 0.9 * change.sum() > 0, (scene.view, finding)
-            assert inside.max() > 25, (scene.view, finding)
+            command = change[int(y0) : int(y1), int(x0) : int(x1)]
+            assert command.sum() > 0.9 * change.sum() > 0, (scene.view, finding)
+            assert command.max() > 25, (scene.view, finding)
 
 
 def test_left_of_the_patient_is_right_in_the_image(rows):
@@ -158,7 +158,7 @@ def test_the_sheet_in_docs_is_what_its_command_draws(tmp_path, monkeypatch):
     path = tmp_path / "sheet.png"
     monkeypatch.setattr("sys.argv", ["phantom_sheet", str(path)])
     phantom_sheet.main()
-    with Image.open(path) as drawn, Image.open(Path(__file__).parents[1] / "docs" / "phantom_sheet.png") as kept:
+    with Image.open(path) as drawn, Image.open(ROOT / "docs" / "phantom_sheet.png") as kept:
         assert np.array_equal(np.asarray(drawn), np.asarray(kept))
 
 

@@ -24,8 +24,7 @@ from processing.datasets.split_overlap import (
 )
 from processing.errors import InputError
 from processing.images import read_image
-
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
 
 
 @pytest.fixture(autouse=True)
