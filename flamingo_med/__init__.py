@@ -14,6 +14,15 @@ from typing import Any
 
 from flamingo_med.common.auto_classes import register_lazily
 
+try:
+    from processing.errors import InputError
+except ModuleNotFoundError:  # somebody else's module, beside the script or of another distribution
+    import processing
+
+    raise ImportError(
+        f"{processing.__file__} is in the way of the package processing of flamingo-med: rename it"
+    ) from None
+
 __version__ = "0.1.0"
 
 # Name → the module that it is imported from.
@@ -30,7 +39,7 @@ _HOMES = {
     "load_split": "processing.datasets",
     "train": "flamingo_med.training.run",
 }
-__all__ = [*_HOMES, "__version__"]
+__all__ = [*_HOMES, "InputError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,9 @@
-"""Answer one question about one image.
+"""Answer one question about one image, and say how sure the model is.
 
-flamingo-med ask --model runs/phantom --image docs/phantom.png --question "Is there a lung nodule?"
+For example:
+
+  flamingo-med ask --model runs/phantom --image docs/phantom.png \\
+      --question "Is there a lung nodule?"
 """
 
 from dataclasses import dataclass, field

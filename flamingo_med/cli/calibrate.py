@@ -1,7 +1,9 @@
 """Fit a model's confidences to an evaluation of its validation split.
 
-flamingo-med evaluate --model runs/phantom --split validation
-flamingo-med calibrate runs/phantom/eval/phantom-validation/predictions.jsonl
+Writes calibration.json beside the weights, and plots beside the predictions.
+
+  flamingo-med evaluate --model runs/phantom --split validation
+  flamingo-med calibrate runs/phantom/eval/phantom-validation/predictions.jsonl
 """
 
 from pathlib import Path

@@ -1,7 +1,10 @@
-"""Write the model card of a run from what the run and its evaluations have written; training and evaluation do so too.
+"""Write the model card of a run.
 
-flamingo-med card runs/phantom
-flamingo-med card runs/phantom --output card.md
+It has no number of its own: all come from the files that the run and its evaluations have written.
+Training and evaluation write it too.
+
+  flamingo-med card runs/phantom
+  flamingo-med card runs/phantom --output card.md
 """
 
 from dataclasses import dataclass, field

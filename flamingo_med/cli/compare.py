@@ -1,6 +1,9 @@
-"""Show the differences between two evaluations of the same rows, with paired intervals.
+"""Show the differences between two evaluations of the same rows.
 
-flamingo-med compare runs/a/eval/phantom-test/predictions.jsonl runs/b/eval/phantom-test/predictions.jsonl
+They are paired, row by row, with 95 % intervals clustered by image.
+
+  flamingo-med compare runs/a/eval/phantom-test/predictions.jsonl \\
+      runs/b/eval/phantom-test/predictions.jsonl
 """
 
 from flamingo_med.cli.parser import CommandParser

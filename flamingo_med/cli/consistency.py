@@ -1,6 +1,7 @@
-"""Ask changed and rephrased questions whose right answer is known, and compare head and generated answer.
+"""Ask changed and rephrased questions whose right answer is known.
 
-Prints a table and writes consistency.json to the folder of the evaluation.
+Also compares the classification head with the generated answer, where the model has one. Prints a
+table, and writes consistency.json to the folder of the evaluation.
 
   flamingo-med consistency --model runs/phantom --split test
 """

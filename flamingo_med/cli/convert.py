@@ -1,10 +1,11 @@
-"""Turn a checkpoint of another Flamingo into a folder of ours, which answers as the other does.
+"""Turn a checkpoint of another Flamingo into a folder of ours, which gives the same answers.
 
-SOURCE is a folder or a .safetensors or .pt file of flamingo-mini, OpenFlamingo, Med-Flamingo, IDEFICS or of the blocks
-of flamingo-pytorch; which one, and all widths and depths, its weights tell. Where it holds only what was trained,
---text and --vision name the rest. A weight that finds no place, or a place without a weight, ends the conversion.
+SOURCE is a folder, or a .safetensors or .pt file, of flamingo-mini, OpenFlamingo, Med-Flamingo,
+IDEFICS or of the blocks of flamingo-pytorch. Which one it is, and all widths and depths, follow
+from its weights. Where it holds only the trained part, --text and --vision name the rest. A weight
+that fits nowhere, or a parameter without a weight, ends the conversion.
 
-  flamingo-med convert med-flamingo/model.pt runs/med_flamingo --text path/to/llama-7b --prompt med_flamingo
+  flamingo-med convert med-flamingo/model.pt runs/med_flamingo --text path/to/llama-7b
 """
 
 from dataclasses import dataclass, field

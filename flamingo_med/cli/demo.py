@@ -1,11 +1,10 @@
-"""Serve the page on which one asks about an image, at http://127.0.0.1:7860; it reaches no other machine.
+"""Serve the page on which one asks about an image, at http://127.0.0.1:7860.
 
-To let others in, name who may come, and give the password in an environment variable.
+The page contacts no other machine. To let others in, name the user, and give the password in an
+environment variable. Needs the extra [demo]. Research software. Not for clinical use.
 
   flamingo-med demo --model runs/phantom
   FLAMINGO_MED_PASSWORD=… flamingo-med demo --model runs/phantom --host 0.0.0.0 --user reader
-
-Needs the extra [demo]. Research software. Not for clinical use.
 """
 
 from dataclasses import dataclass, field

@@ -1,8 +1,9 @@
 """Score a model on a split of a data set.
 
-Every question is answered with its image, with a blank one and with another row's, beside baselines that see no image.
-Prints a table with 95 % intervals clustered by image, and writes metrics.json, predictions.jsonl and report/index.html
-to output_dir. An interrupted evaluation resumes; several processes share the work under accelerate launch.
+Every question is answered with its image, with a blank image and with another row's image, beside
+baselines that see no image. Prints a table with 95 % intervals clustered by image, and writes
+metrics.json, predictions.jsonl and report/index.html to output_dir. An interrupted evaluation
+resumes; under accelerate launch several processes share the work.
 
   flamingo-med evaluate --model runs/phantom --split test
   flamingo-med evaluate --model llava-hf/llava-1.5-7b-hf --recipe vqa_rad --data_dir data/vqa_rad

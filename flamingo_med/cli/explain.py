@@ -1,4 +1,4 @@
-"""Measure how faithful the maps of a model's answers are, by every method, on a split of a data set.
+"""Measure how faithful the maps of a model's answers are, for every method, on a split.
 
 Writes report.json, questions.jsonl, report.png and report.html to output_dir.
 

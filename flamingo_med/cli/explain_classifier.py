@@ -1,8 +1,9 @@
-"""Check an image classifier's findings on one image by asking a model about them, with maps of both.
+"""Check an image classifier's findings on one image by asking a model about them.
 
-Writes explanation.html and explanation.json to output_dir.
+Writes explanation.html, with maps of both, and explanation.json to output_dir.
 
-  flamingo-med explain-classifier --model runs/phantom --classifier runs/resnet --image x.png --output_dir page
+  flamingo-med explain-classifier --model runs/phantom --classifier runs/resnet \\
+      --image x.png --output_dir page
 """
 
 from dataclasses import asdict, dataclass, field

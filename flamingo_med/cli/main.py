@@ -59,6 +59,8 @@ def dispatch(arguments: list[str]) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="flamingo-med",
+        usage="flamingo-med COMMAND [--name value …]",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=24, width=100),
         description="Medical visual question answering. Research software. Not for clinical use.",
         epilog="flamingo-med COMMAND --help tells more of each.",
     )
@@ -80,6 +82,8 @@ def run(call: Callable[[], None]) -> None:
         logger.setLevel(logging.INFO)
         logger.handlers = [_ToTerminal()]
         logger.propagate = False
+    # It regrets, whenever anything imports it, that a kernel for another kind of machine is not installed.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         call()
     except InputError as error:

@@ -1,6 +1,6 @@
-"""Tell what two splits share: images by id, bytes and look, questions, whole triplets, patients.
+"""Tell what two splits share: images by id, bytes and look, questions, triplets, patients.
 
-Prints a table and saves it as JSON, which --exclude of train and evaluate reads.
+Prints a table and saves it as JSON; --exclude of train and evaluate takes that file.
 
   flamingo-med overlap --a vqa_med_2019 --a_dir DIR --a_split train --b vqa_rad --b_dir DIR
 """

@@ -26,6 +26,16 @@ class _HelpAll(argparse.Action):
         parser.exit()
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Names of settings on the left, what they are on the right, within 100 columns."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=100)
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        return action.metavar or ""
+
+
 class CommandParser(argparse.ArgumentParser):
     """The parser of one command.
 
@@ -35,6 +45,7 @@ class CommandParser(argparse.ArgumentParser):
         kinds: argument dataclasses, whose fields are the settings; each has a help text in its metadata.
         words: name → help of what comes without a name, in this order; all are needed.
         often: names of the settings that --help lists, in this order; --help-all lists the others too.
+        shorter: name → help of settings, in the place of what another library's field says.
     """
 
     def __init__(
@@ -44,25 +55,27 @@ class CommandParser(argparse.ArgumentParser):
         *kinds: type,
         words: Mapping[str, str] | None = None,
         often: Sequence[str] = (),
+        shorter: Mapping[str, str] | None = None,
     ):
-        words = words or {}
+        words, shorter = words or {}, shorter or {}
         super().__init__(
             prog=program,
             usage=" ".join(["%(prog)s", *map(str.upper, words), "[--name value …]"]),
             description=description.strip(),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             add_help=False,
             allow_abbrev=False,
         )
         self.kinds, self.words = kinds, words
+        comes_first = self.add_argument_group("first")
         for name, text in words.items():
-            self.add_argument(name, metavar=name.upper(), help=text)
+            comes_first.add_argument(name, metavar=name.upper(), help=text)
         known = {field.name: field for kind in kinds for field in fields(kind) if field.init}
         shown = self.add_argument_group("settings")
         for name in often:
-            self._add_setting(shown, f"--{name}", _help_of(known[name]))
+            self._add_setting(shown, f"--{name}", _help_of(known[name], shorter.get(name)))
         others = self.add_argument_group("further settings")
-        self.further = {
+        self.further = {  # what --help-all tells too
             self._add_setting(others, f"--{name}", argparse.SUPPRESS): _help_of(field)
             for name, field in known.items()
             if name not in often
@@ -113,11 +126,11 @@ class CommandParser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
-def _help_of(field: Field) -> str:
+def _help_of(field: Field, text: str | None = None) -> str:
     """Help and default of a setting, as argparse wants it."""
-    text = " ".join(str(field.metadata.get("help") or "").split())
+    text = text or " ".join(str(field.metadata.get("help") or "").split())
     default = field.default if field.default_factory is MISSING else field.default_factory()
-    unsaid = default is MISSING or default is None or default == {} or default == []
+    unsaid = default is MISSING or default in (None, {}, [])
     return (text if unsaid else f"{text} ({default})").replace("%", "%%")
 
 

@@ -1,12 +1,11 @@
 """Put a finished model, a metric or the phantom data set on the Hub.
 
+The token is that of `hf auth login` or HF_TOKEN. What is published is loaded by from_pretrained
+(with trust_remote_code=True where this package is not installed), evaluate.load and load_dataset.
+
   flamingo-med publish model runs/phantom user/flamingo-med-phantom
   flamingo-med publish metric exact_match user/exact_match
   flamingo-med publish dataset phantom user/phantom --data.seed 1
-
-The token is that of `hf auth login` or HF_TOKEN. What is published is loaded by
-`AutoModelForImageTextToText.from_pretrained` (with trust_remote_code=True where this package is not installed),
-`evaluate.load` and `datasets.load_dataset`.
 """
 
 import html

@@ -1,6 +1,8 @@
-"""Write a split of any data set as Parquet shards, to be read as the data set parquet_shards, or streamed.
+"""Write a split of any data set as Parquet shards.
 
-flamingo-med shards --recipe vqa_rad --data_dir DIR --split train --output_dir SHARDS
+They are read as the data set parquet_shards, or streamed.
+
+  flamingo-med shards --recipe vqa_rad --data_dir DIR --split train --output_dir SHARDS
 """
 
 from dataclasses import dataclass, field

@@ -1,10 +1,11 @@
 """Train a tokenizer on the train split of a data set, or extend a decoder's own by its words.
 
-Prints the tokens per word of the validation split, and writes a folder that tokenizer: in a recipe takes: beside a
-decoder with random weights, or, extended, beside the decoder that it was extended from.
+Prints the tokens per word of the validation split, and writes a folder that tokenizer: in a recipe
+takes: beside a decoder with random weights, or beside the decoder whose tokenizer was extended.
 
   flamingo-med tokenizer --recipe vqa_rad --data_dir DIR --vocab_size 8192 --output_dir DIR
-  flamingo-med tokenizer --recipe vqa_rad --data_dir DIR --vocab_size 51000 --output_dir DIR --extend gpt2
+  flamingo-med tokenizer --recipe vqa_rad --data_dir DIR --vocab_size 51000 --output_dir DIR \\
+      --extend gpt2
 """
 
 from dataclasses import dataclass, field

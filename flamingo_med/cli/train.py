@@ -1,15 +1,15 @@
 """Train a model by a recipe.
 
-RECIPE is the name of a packaged recipe (see flamingo-med recipes) or a YAML file. Every setting in it can be
-overridden, those of the model as --model.resampler_depth 2, and so can every argument of
+RECIPE is the name of a packaged recipe (see flamingo-med recipes) or a YAML file. Every setting in
+it can be overridden, those of the model as --model.resampler_depth 2, and so can every argument of
 transformers.TrainingArguments. The best model ends in output_dir, where from_pretrained loads it.
 
   flamingo-med train phantom --output_dir runs/one
-  accelerate launch -m flamingo_med.cli.train vqa_rad --data_dir data/vqa_rad --learning_rate 3e-5
   flamingo-med train vqa_rad --init_from runs/mimic_cxr --data_dir data/vqa_rad
+  accelerate launch -m flamingo_med.cli.train vqa_rad --data_dir data/vqa_rad
 
---print_config shows the resulting recipe. --estimate_memory 64 tells what a device needs for a step of questions of 64
-tokens, without data or weights.
+--print_config shows the resulting recipe. --estimate_memory 64 tells what a device needs for a
+step of questions of 64 tokens, without data or weights.
 """
 
 from accelerate import PartialState
@@ -28,13 +28,19 @@ OFTEN = (
     *("dataset", "data_dir", "vision", "text", "init_from", "output_dir", "resume_from_checkpoint"),
     *("num_train_epochs", "max_steps", "per_device_train_batch_size", "learning_rate", "seed"),
 )
+SHORTER = {
+    "num_train_epochs": "passes over the training rows",
+    "max_steps": "steps, in the place of epochs, if above 0",
+    "per_device_train_batch_size": "questions a step, in each process",
+    "learning_rate": "peak learning rate",
+    "seed": "of everything that is random",
+}
 
 
 def main(arguments: list[str]) -> None:
     """Recipe and settings → a finished run, and what to type next."""
-    parser = CommandParser(
-        "flamingo-med train", __doc__, *KINDS, words={"recipe": "packaged recipe or YAML file"}, often=OFTEN
-    )
+    words = {"recipe": "name of a packaged recipe, or a YAML file"}
+    parser = CommandParser("flamingo-med train", __doc__, *KINDS, words=words, often=OFTEN, shorter=SHORTER)
     words, typed = parser.parse(arguments)
     settings = override(read_recipe(words["recipe"]), typed, *KINDS)
     if settings.pop("print_config", False):
