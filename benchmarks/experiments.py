@@ -175,7 +175,7 @@ def table(runs: dict[str, Path], reference: list[Path], split: str) -> str:
         reference: runs whose mean the others are compared with; of some there may be no scores.
         split: the one whose scores are shown.
     """
-    columns = "closed | open | all | blank images | less blank, paired | less the reference, paired | minutes"
+    columns = "closed | open | all | blank images | to blank images, paired | to the reference, paired | minutes"
     lines = [f"| {split} | {columns} |", "|---|---|---|---|---|---|---|---|"]
     reference = [folder for folder in reference if (folder / "eval" / split / "predictions.jsonl").is_file()]
     first = mean([read_scores(folder, split) for folder in reference]) if reference else None

@@ -1,7 +1,7 @@
 """The implementations that are compared, with random weights of one shape.
 
 CLIP ViT-B/32 at 224 pixels, frozen; a resampler of depth 6 with 64 latents; gated cross-attention before each of 12
-frozen decoder layers of GPT-2 small's size; token embeddings that learn. IDEFICS has a Llama decoder of that shape,
+frozen decoder layers of GPT-2 small's size; trainable token embeddings. IDEFICS has a Llama decoder of that shape,
 flamingo-pytorch its own (PaLM), which knows neither padding on the left nor a cache.
 """
 
@@ -25,7 +25,7 @@ class Peer:
     """A Flamingo of others.
 
     Attributes:
-        model: the model, the parts that learn marked.
+        model: the model, with its trainable parts marked.
         loss: of a batch of the processor's, with answers.
         generate: writes so many tokens after a batch of prompts, with criteria that are asked after each.
     """

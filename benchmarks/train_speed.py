@@ -114,13 +114,13 @@ def train_peer(name: str, size: int) -> None:
     processor, rows = make_processor(), make_rows(QUESTIONS, IMAGES)
     peer = PEERS[name](processor)
     peer.model.train()
-    learning = [p for p in peer.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learning, lr=1e-5)
+    trainable = [p for p in peer.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable, lr=1e-5)
     batches = shuffled(rows, processor, size)
 
     def step() -> None:
         peer.loss(next(batches)).backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        torch.nn.utils.clip_grad_norm_(trainable, 1.0)
         optimizer.step()
         optimizer.zero_grad()
 

@@ -18,10 +18,10 @@ class FlamingoMedCollator:
 
     Args:
         processor: the model's processor.
-        answers: with the answers, to learn from; without, to generate from.
+        answers: with the answers, for training; without, for generation.
         blank_images: every image a uniform grey, to see what the model answers without one.
         features: image → (p d), what a frozen image encoder made of it, instead of the images themselves.
-        label2id: the classes of the model's head, to learn from the rows' labels; none where it has no head.
+        label2id: the classes of the model's head, to train on the rows' labels; none where it has no head.
         multi_label: several classes may hold at once.
         packed: put all rows end to end in one, without padding.
         train_on_questions: with the answers, labels cover the questions too.
@@ -118,7 +118,7 @@ class FlamingoMedTrainingCollator(FlamingoMedCollator):
         self.seed = seed
 
     def __call__(self, rows: Sequence[dict]) -> dict:
-        """The batch, and row_ids, which name its rows if its loss is no number."""
+        """The batch, and row_ids, which name its rows if its loss is non-finite."""
         return {**super().__call__(rows), "row_ids": [row["id"] for row in rows]}
 
     def pixels(self, rows: dict[str, dict]) -> dict[str, Tensor]:

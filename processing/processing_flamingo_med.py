@@ -130,7 +130,7 @@ class FlamingoMedProcessor(ProcessorMixin):
             prompts: b rendered prompts.
             answers: b answers. Prompt and answer are tokenized apart, so that what the model continues in use is token
                 for token what it has learned to continue.
-            train_on_questions: with answers, all after the last `<image>` is to be learned.
+            train_on_questions: with answers, all after the last `<image>` is labelled.
 
         Returns:
             input_ids, attention_mask (b t), padded on the left to generate from. With answers: padded on the right,

@@ -36,5 +36,9 @@ def main(arguments: list[str]) -> None:
     calibration = load_calibration(args.model, args.revision)
     confidence = calibration.confidence(answer.confidence) if calibration else answer.confidence
     print(f"question    {args.question}\nanswer      {answer.text}\nconfidence  {confidence:.2f}")
+    threshold = calibration.abstain_below if calibration else None
+    if threshold is not None and confidence < threshold:
+        risk = calibration.guarantees["target_risk"]
+        print(f"abstain     below a confidence of {threshold:.2f} more than {risk:.0%} of the answers may be wrong")
     how = "calibrated on validation" if calibration else "not calibrated"
     print(f"Not for clinical use. Confidence: geometric mean of the token probabilities, {how}.")

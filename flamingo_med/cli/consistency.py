@@ -26,7 +26,7 @@ from flamingo_med.inference.answering import answer_questions, load_model
 from flamingo_med.inference.arguments import SplitArguments, results_folder
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
-from processing.datasets.vqa_rad import twins
+from processing.datasets.vqa_rad import paraphrase_pairs
 from processing.errors import InputError
 from processing.files import write_json
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     rows = data_args.load(args.split)
     pairs = counterfactuals(rows, data_args.dataset)
     if data_args.dataset == "vqa_rad":
-        pairs += paraphrases(rows, twins(data_args.data_dir))
+        pairs += paraphrases(rows, paraphrase_pairs(data_args.data_dir))
     if not pairs:
         raise InputError(f"no question in the {args.split} split of {data_args.dataset} is one that the rules change")
     output_dir = results_folder(args, "eval", data_args)

@@ -17,7 +17,7 @@ from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation import explanation_card
 from flamingo_med.explanation.faithfulness import randomise
-from flamingo_med.explanation.measurement import Checks, choose, format_table, judge, measure, score
+from flamingo_med.explanation.measurement import Checks, choose, format_table, measure, score, verdicts
 from flamingo_med.explanation.methods import METHODS, load_method
 from flamingo_med.inference.answering import load_model
 from flamingo_med.inference.arguments import SplitArguments, results_folder
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     chosen = choose(rows, args.limit)
     records = measure(model, processor, chosen, args.methods, Checks(randomise(model, args.seed), others))
     scores = score(records)
-    sentences, notes = judge(scores, args.methods), describe_choice(records, len(rows))
+    sentences, notes = verdicts(scores, args.methods), describe_choice(records, len(rows))
 
     title = f"Explanations of {args.model} on {data_args.dataset} {args.split}"
     png = to_png(explanation_card.draw(scores, title))

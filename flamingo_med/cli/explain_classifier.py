@@ -15,14 +15,14 @@ from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.explanation.classifier import load_classifier
-from flamingo_med.explanation.classifier_page import classifier_page
-from flamingo_med.explanation.interrogation import (
+from flamingo_med.explanation.classifier_check import (
     PIXEL_METHODS,
     UNCALIBRATED,
     as_dict,
+    describe_findings,
     explain_classifier,
-    in_words,
 )
+from flamingo_med.explanation.classifier_page import classifier_page
 from flamingo_med.explanation.methods import load_method
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from flamingo_med.inference.answering import load_model
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> None:
     write_whole(folder / "explanation.html", classifier_page(explanation, title, about))
     lock.release()
     print(f"{title}\n")
-    for verdict, sentence in in_words(explanation):
+    for verdict, sentence in describe_findings(explanation):
         print(f"{verdict:<14}{sentence}")
     if unlisted:
         print(f"\nasked about by its own name, as {args.questions} does not list it: {', '.join(unlisted)}")

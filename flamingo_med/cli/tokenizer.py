@@ -24,7 +24,7 @@ from processing.tokenization import extend_tokenizer, load_tokenizer, texts_of, 
 
 @dataclass
 class TokenizerArguments:
-    """What the tokenizer learns from, and where it goes."""
+    """What the tokenizer is trained on, and where it goes."""
 
     recipe: str = field(metadata={"help": "recipe that names the data set"})
     vocab_size: int = field(metadata={"help": "at most so many tokens, beside the special ones"})

@@ -17,7 +17,7 @@ from processing.errors import InputError, reason
 HUB_ERRORS = (HTTPError, HFValidationError, OSError, RuntimeError)
 
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py", "*.yaml", "README.md")
-# Checkpoints and evaluations, which may tell of patients; the state of a training; what tells of rows.
+# Checkpoints and evaluations, which may tell of patients; the state of a training; row-level data.
 NOT_OF_THE_MODEL = ("*/*", "trainer_state.json", "overlap.json", "not_finite-*.json")
 
 

@@ -17,7 +17,7 @@ from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 PEERS = (flamingo_mini.PEER, open_flamingo.PEER, idefics.PEER, flamingo_pytorch.PEER)
-MAX_NEW_TOKENS = 32  # of an answer, where `generate` is not told
+MAX_NEW_TOKENS = 32  # of an answer, where `generate` is given no number
 
 
 @dataclass(frozen=True)

@@ -55,21 +55,21 @@ def rename_weights(source: Source, peer: Peer) -> Renamed:
     for ours, names in parts.items():
         pieces = [source.weights[names[number]] for number in sorted(names)]
         renamed.weights[ours] = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-    _number_anew(renamed)
+    _number_renamed_again(renamed)
     return renamed
 
 
-def _number_anew(renamed: Renamed) -> None:
+def _number_renamed_again(renamed: Renamed) -> None:
     """Count the gated cross-attentions from 0, whatever their numbers in the source."""
     numbers = {int(m[1]) for m in (re.match(r"cross_attn\.(\d+)\.", name) for name in renamed.weights) if m}
     renamed.layers = sorted(numbers)
     place = {number: i for i, number in enumerate(renamed.layers)}
 
-    def anew(name: str) -> str:
+    def renamed_again(name: str) -> str:
         return re.sub(r"^cross_attn\.(\d+)\.", lambda match: f"cross_attn.{place[int(match[1])]}.", name)
 
-    renamed.weights = {anew(name): weight for name, weight in renamed.weights.items()}
-    renamed.origins = {anew(name): origins for name, origins in renamed.origins.items()}
+    renamed.weights = {renamed_again(name): weight for name, weight in renamed.weights.items()}
+    renamed.origins = {renamed_again(name): origins for name, origins in renamed.origins.items()}
 
 
 def settings_of(renamed: Renamed, settings: dict, source: Source, num_layers: int) -> dict:

@@ -9,7 +9,13 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from flamingo_med.evaluation.calibration import Calibration
-from flamingo_med.inference.backends import NEW_TOKENS, Answer, FlamingoMedBackend, generate
+from flamingo_med.inference.backends import (
+    Answer,
+    class_probabilities,
+    generate,
+    longest_answer,
+    make_backend,
+)
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -70,13 +76,14 @@ def ask(
     try:
         prompt = processor.render(question, examples=[(asked, answer) for _, asked, answer in examples])
         tokens = processor.tokenize([prompt])
-        FlamingoMedBackend(model, processor).check_room(tokens["input_ids"].shape[1])
+        backend = make_backend(model, processor)
+        backend.check_room(tokens["input_ids"].shape[1])
         pixels = processor.pixels([[*(shown for shown, _, _ in examples), image]])["pixel_values"]
         latents = model.encode_images(pixels.to(model.device, model.dtype))
     except ValueError as error:  # a text that cannot be asked, or more images than the model takes
         raise InputError(str(error)) from None
     batch = {**{name: value.to(model.device) for name, value in tokens.items()}, "image_latents": latents}
-    text, confidence = generate(model, processor, batch)[0]
+    text, confidence = generate(model, processor, batch, backend.max_new_tokens)[0]
     answer = Answer(text, calibration.confidence(confidence) if calibration else confidence)
     return Reply(answer, calibration is not None, _options(model, processor, batch, answer), _classes(model, batch))
 
@@ -87,7 +94,7 @@ def _options(
     """The answer and those of a beam search, most probable first; an empty one is none."""
     beams = model.generate(
         **batch,
-        max_new_tokens=model.generation_config.max_new_tokens or NEW_TOKENS,
+        max_new_tokens=longest_answer(model),
         do_sample=False,
         num_beams=ALTERNATIVES,
         num_return_sequences=ALTERNATIVES,
@@ -103,9 +110,7 @@ def _options(
 def _classes(model: PreTrainedModel, batch: dict[str, Tensor]) -> list[Option]:
     if not model.config.num_labels:
         return []
-    logits = model(**batch, logits_to_keep=1).class_logits[0].float()
-    independent = model.config.problem_type == "multi_label_classification"
-    probabilities = logits.sigmoid() if independent else logits.softmax(-1)
+    probabilities = class_probabilities(model(**batch, logits_to_keep=1).class_logits[0], model.config)
     return _sorted([model.config.id2label[i] for i in range(model.config.num_labels)], probabilities.tolist())
 
 

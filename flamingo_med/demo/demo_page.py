@@ -40,7 +40,7 @@ def build_page(assistant: Assistant) -> tuple[gr.Blocks, str]:
     def close(request: gr.Request) -> None:
         page.state_holder.delete_state(request.session_hash)  # of itself, gradio would keep it for an hour
 
-    with gr.Blocks(title="Ask a medical image", analytics_enabled=False, delete_cache=(60, 60)) as page:
+    with gr.Blocks(title="Ask about a medical image", analytics_enabled=False, delete_cache=(60, 60)) as page:
         session = gr.State(Session(), time_to_live=FORGET_AFTER, delete_callback=forget)
         gr.HTML(fragments.header(assistant.description["name"]))
         with gr.Row():
@@ -59,7 +59,7 @@ def build_page(assistant: Assistant) -> tuple[gr.Blocks, str]:
 
 def _style(drawn: dict[str, Image.Image]) -> str:
     thumbnails = [fragments.thumbnail_style(f"#example-{i}", image) for i, image in enumerate(drawn.values())]
-    return Path(__file__).with_name("page.css").read_text(encoding="utf-8") + "".join(thumbnails)
+    return Path(__file__).with_suffix(".css").read_text(encoding="utf-8") + "".join(thumbnails)
 
 
 def _image_side(drawn: dict[str, Image.Image]) -> dict:

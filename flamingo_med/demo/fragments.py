@@ -20,14 +20,14 @@ SHOWN = 1024  # longest side of a picture in the page
 CLASSES = 8  # that are shown
 LEAST = 0.001  # probability of another answer that is shown
 EMPTY_VIEWER = '<div class="empty">No image yet. Upload one, or take an example.</div>'
-NO_ANSWER = '<div class="empty">The answer will stand here.</div>'
+NO_ANSWER = '<div class="empty">The answer will appear here.</div>'
 
 
 def header(name: str) -> str:
     """Title, model and notice."""
     return f"""
 <header class="top">
-  <div><h1>Ask a medical image</h1><p class="quiet">Model <code>{escape(name)}</code></p></div>
+  <div><h1>Ask about a medical image</h1><p class="quiet">Model <code>{escape(name)}</code></p></div>
   <p class="notice" role="note"><strong>Research software. Not for clinical use.</strong>
   Upload de-identified images only. A file is deleted once it is read; its image stays in memory until it is replaced,
   the page is closed, or 15 minutes have passed.</p>
@@ -106,7 +106,9 @@ def _legend(heat: Heat) -> str:
     if heat.empty:
         scale = "<p>By this method no place of the image had a part in the answer.</p>"
     else:
-        low, high = ("against the answer", "for the answer") if heat.signed else ("no part in it", "most part in it")
+        low, high = (
+            ("against the answer", "for the answer") if heat.signed else ("no contribution", "largest contribution")
+        )
         colours = f'<span class="scale" style="background: linear-gradient(to right, {gradient(heat.signed)})"></span>'
         scale = f'<p class="legend"><span>{low}</span>{colours}<span>{high}</span></p>'
     how = f"{heat.method.replace('_', ' ')} ({heat.details}); target: {heat.target}"

@@ -48,7 +48,7 @@ class Session:
         if self.pending is None or not question.strip() or not answer.strip():
             raise InputError("an example needs an image, a question and its answer; fill in all three")
         if len(self.examples) == MAX_EXAMPLES:
-            raise InputError(f"at most {MAX_EXAMPLES} examples are shown; remove them to begin anew")
+            raise InputError(f"at most {MAX_EXAMPLES} examples are shown; remove them to start over")
         self.examples.append((self.pending, question.strip(), answer.strip()))
         self.pending = None
 

@@ -10,7 +10,7 @@ Guo et al., "On calibration of modern neural networks" (ICML 2017).
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +21,14 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from flamingo_med.evaluation.calibration_error import aurc, brier_score, checked, expected_calibration_error
+from flamingo_med.evaluation.guarantees import abstention_threshold, conformal_quantile, one_row_per_image
 from flamingo_med.evaluation.intervals import clustered_bootstrap_of
 from processing.errors import InputError
 from processing.files import write_json
 
 FILE = "calibration.json"
 BOUNDS = (0.05, 20.0)  # of temperatures
+LEVEL = 0.95  # of the guarantees
 CERTAIN = 1e-6  # float32 rounds confidences to 1; a wrong answer at exactly 1 would cost infinitely much
 
 
@@ -97,11 +99,18 @@ class Calibration:
         answer_temperature: of the confidence of generated answers.
         candidate_temperature: of the candidates' log-likelihoods; None where none were there to fit it on.
         fitted_on: data set, split, fingerprints and numbers of rows.
+        guarantees: what holds of new questions, see `guarantee`; empty where none was asked for.
     """
 
     answer_temperature: float
     candidate_temperature: float | None = None
     fitted_on: dict = field(default_factory=dict)
+    guarantees: dict = field(default_factory=dict)
+
+    @property
+    def abstain_below(self) -> float | None:
+        """The calibrated confidence below which not to answer; None where no threshold was found or asked for."""
+        return (self.guarantees.get("threshold") or {}).get("confidence")
 
     def confidence(self, confidence: float | np.ndarray) -> float | np.ndarray:
         """The calibrated confidence of generated answers, for all that show or store one."""
@@ -184,6 +193,31 @@ def fit(predictions: Sequence[dict], fitted_on: dict) -> tuple[Calibration, list
             measures.append(_measures("candidates", t, probabilities.max(-1), chosen, nll, given, images))
     fitted_on = {**fitted_on, "answers": len(scored), "candidates": len(correct)}
     return Calibration(of_answers, of_candidates, fitted_on), measures
+
+
+def guarantee(calibration: Calibration, predictions: Sequence[dict], target_risk: float) -> Calibration:
+    """The calibration with what it promises of new questions at a target risk.
+
+    Its `guarantees` are target_risk, level, images, threshold (of `abstention_threshold`, on calibrated confidences;
+    None where no threshold keeps the target) and conformal_quantile (of the calibrated probabilities of candidates;
+    None without candidates).
+
+    Args:
+        calibration: fitted on the same predictions.
+        predictions: as of `fit`; one row of each image counts.
+        target_risk: share of wrong answers among those given, and of sets that lack the right answer.
+    """
+    rows = one_row_per_image(
+        [row for row in predictions if "confidence" in row and row.get("exact_match") is not None]
+    )
+    confidences = [calibration.confidence(row["confidence"]) for row in rows]
+    threshold = abstention_threshold(confidences, [row["exact_match"] == 1 for row in rows], target_risk, LEVEL)
+    log_likelihoods, correct, _ = candidate_table(rows)
+    quantile = None
+    if len(correct):
+        quantile = conformal_quantile(calibration.probabilities(log_likelihoods), correct, target_risk)
+    found = {"target_risk": target_risk, "level": LEVEL, "images": len(rows), "conformal_quantile": quantile}
+    return replace(calibration, guarantees={**found, "threshold": threshold and asdict(threshold)})
 
 
 def candidate_table(predictions: Sequence[dict]) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -21,10 +21,10 @@ from flamingo_med.inference.candidates import candidate_answers
 from flamingo_med.inference.embedding import embed_answers, prototype_rows, prototypes
 from flamingo_med.inference.features import ImageFeatures, store_features
 from flamingo_med.inference.partial_answers import PartialAnswers
-from flamingo_med.metrics import original
+from flamingo_med.metrics import original, sentence_similarity
 from processing.datasets import fingerprint
 from processing.datasets.rows import uniform
-from processing.errors import InputError
+from processing.errors import InputError, reason
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def answer_conditions(
         if state.is_main_process and partial.outdated:
             logger.info(f"{condition}: starting again, {folder} is of another model, other rows or other settings")
         if state.is_main_process and partial.answers:
-            logger.info(f"{condition}: going on, {len(partial.answers)} of {len(rows)} answers are there")
+            logger.info(f"{condition}: resumes, {len(partial.answers)} of {len(rows)} answers are there")
         partial.open(state.process_index)
         missing = [i for i in range(len(rows)) if i not in partial.answers]
         with state.split_between_processes(share_by_image(rows, missing, shown.get("images_from"))) as share:
@@ -127,6 +127,37 @@ def embedding_scores(
     return found
 
 
+def sentence_scores(
+    rows: Dataset, texts: Mapping[str, Sequence[str]], encoder: str
+) -> dict[str, list[dict[str, float]]]:
+    """`sentence_similarity` of each row under the conditions of `EMBEDDED_CONDITIONS`, in the form of
+    `embedding_scores`.
+
+    Args:
+        rows: the questions.
+        texts: condition → one answer a row.
+        encoder: Hub id or folder of a sentence encoder.
+
+    Raises:
+        InputError: there is no such encoder.
+    """
+    try:
+        return {
+            condition: [
+                {"sentence_similarity": value} if references else {}
+                for value, references in zip(
+                    sentence_similarity.similarities(texts[condition], rows["answers"][:], encoder),
+                    rows["answers"],
+                    strict=True,
+                )
+            ]
+            for condition in EMBEDDED_CONDITIONS
+            if condition in texts
+        }
+    except (OSError, ValueError) as error:
+        raise InputError(f"no sentence encoder at {encoder} (folder or Hub id): {reason(error)}") from None
+
+
 def _embed(
     model: PreTrainedModel,
     processor: ProcessorMixin,
@@ -161,7 +192,7 @@ def _embed(
 
 
 def how_shown(condition: str, rows: Dataset, candidates: list[list[str]]) -> dict:
-    """What `stream_answers` is told under a condition."""
+    """The arguments of `stream_answers` under a condition."""
     if condition == "blank_image":
         return {"blank_images": True}
     if condition == "shuffled_image":

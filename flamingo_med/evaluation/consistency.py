@@ -18,17 +18,18 @@ from flamingo_med.metrics.exact_match import exact_match
 SIGNATURE = "consistency|v1|norm:strip+lower"
 
 
-def paraphrases(rows: Iterable[dict], twins: Sequence[tuple[str, str]]) -> list[Pair]:
+def paraphrases(rows: Iterable[dict], paraphrase_pairs: Sequence[tuple[str, str]]) -> list[Pair]:
     """Pairs of rows that ask the same in other words, so that their answers should be the same.
 
     Args:
         rows: `datasets.Dataset` or list of dicts with the columns of `FEATURES`.
-        twins: pairs of ids, such as `processing.datasets.vqa_rad.twins`; those that the rows lack are not used.
+        paraphrase_pairs: pairs of ids, as of `datasets.vqa_rad.paraphrase_pairs`; those not among the rows are not
+            used.
     """
     by_id = {row["id"]: row for row in rows}
     return [
         Pair(by_id[first], by_id[second], False, "paraphrase")
-        for first, second in twins
+        for first, second in paraphrase_pairs
         if first in by_id and second in by_id
     ]
 

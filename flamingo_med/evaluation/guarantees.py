@@ -1,7 +1,7 @@
 """Promises that hold for new questions: a confidence below which to abstain, and answer sets that hold the right one.
 
 Both are made of validation rows and hold for rows drawn alike, whatever the model. Questions about one image are not
-drawn independently of each other; where there are several an image, take one of each, or read the promise as a guide.
+drawn independently of each other, so that one of each image counts: `one_row_per_image`.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import beta
+
+from processing.datasets.rows import uniform
 
 STEPS = 20  # coverages that a threshold is looked for at: 1, 0.95, …, 0.05
 
@@ -37,7 +39,7 @@ def risk_bound(errors: int, answered: int, level: float) -> float:
 def abstention_threshold(
     confidences: Sequence[float], hits: Sequence[bool], risk: float, level: float = 0.95
 ) -> Threshold | None:
-    """The smallest threshold that keeps the risk of the answers given at or below a wish.
+    """The smallest threshold that keeps the risk of the answers given at or below a target.
 
     The `STEPS` thresholds are tried together, each bound at 1 - (1 - level) / STEPS, so the promise holds for the one
     that is chosen: with probability `level` over the validation rows, new rows answered have at most this risk
@@ -47,20 +49,20 @@ def abstention_threshold(
     Args:
         confidences: of validation rows, (n,).
         hits: whether each is right, (n,).
-        risk: the wish, between 0 and 1.
+        risk: the target, between 0 and 1.
         level: of the promise.
 
     Returns:
-        the threshold; None where no threshold keeps the wish: then abstain, or validate on more rows.
+        the threshold; None where no threshold keeps the target: then abstain, or validate on more rows.
 
     Raises:
-        ValueError: no rows, lengths that differ, hits that are neither 0 nor 1, a wish outside of 0 to 1.
+        ValueError: no rows, lengths that differ, hits that are neither 0 nor 1, a target outside of 0 to 1.
     """
     confidences, hits = np.asarray(confidences, dtype=float), np.asarray(hits, dtype=float)
     if len(hits) == 0 or confidences.shape != hits.shape or not np.isin(hits, (0, 1)).all():
         raise ValueError(f"a hit of 0 or 1 per confidence is needed: {len(confidences)} confidences, {len(hits)} hits")
     if not 0 < risk < 1:
-        raise ValueError(f"the wished-for risk must be above 0 and below 1, not {risk}")
+        raise ValueError(f"the target risk must be above 0 and below 1, not {risk}")
     falling = np.sort(confidences)[::-1]
     for step in range(STEPS, 0, -1):
         threshold = falling[-(-len(falling) * step // STEPS) - 1]
@@ -70,6 +72,14 @@ def abstention_threshold(
         if bound <= risk:
             return Threshold(float(threshold), n / len(hits), errors / n, bound)
     return None
+
+
+def one_row_per_image(predictions: Sequence[dict]) -> list[dict]:
+    """One row of each image, chosen by a hash, since the promises are about rows drawn independently of each other."""
+    chosen: dict[str, dict] = {}
+    for row in sorted(predictions, key=lambda row: uniform("guarantees", row["id"])):
+        chosen.setdefault(row["image_id"], row)
+    return list(chosen.values())
 
 
 def conformal_quantile(probabilities: np.ndarray, correct: Sequence[int], alpha: float) -> float:

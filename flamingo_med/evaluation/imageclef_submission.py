@@ -4,7 +4,6 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from processing.datasets.rows import clean
-from processing.datasets.source_files import read_text
 from processing.errors import InputError
 from processing.files import write_whole
 
@@ -30,37 +29,6 @@ def write_submission(path: str | Path, image_ids: Iterable[str], answers: Iterab
         if "|" in image_id + answer:
             raise InputError(f"{where} would have a '|' that does not end the image id; take it out")
     write_whole(path, "".join(f"{image_id}|{answer}\n" for image_id, answer in pairs))
-
-
-def read_submission(path: str | Path, image_ids: Collection[str]) -> dict[str, str]:
-    """Image id → answer, of a file that the official evaluators would take; in the order of the test set.
-
-    Args:
-        path: of the file.
-        image_ids: of the test set.
-
-    Raises:
-        InputError: not there, another form, an image that is unknown, twice or missing, or an empty answer.
-    """
-    known, answers = set(image_ids), {}
-    lines = read_text(Path(path)).removesuffix("\n").split("\n")
-    for number, line in enumerate(lines, start=1):
-        where = f"line {number} of {path}"
-        fields = line.split("|")
-        if len(fields) != 2:
-            raise InputError(f"{where} has {len(fields) - 1} '|'; it is written image_id|answer")
-        image_id, answer = fields[0], fields[1].strip()
-        if image_id not in known:
-            raise InputError(f"{where} names the image {image_id!r}, which is not in the test set")
-        _check(f"{where}, image {image_id},", image_id, answer, answers)
-        answers[image_id] = answer
-    missing = [image_id for image_id in image_ids if image_id not in answers]
-    if missing:
-        raise InputError(
-            f"{path} ends at line {len(lines)} with {len(missing)} of {len(known)} images unanswered, "
-            f"the first is {missing[0]}; write a line for each"
-        )
-    return {image_id: answers[image_id] for image_id in image_ids}
 
 
 def _check(where: str, image_id: str, answer: str, seen: Collection[str]) -> None:

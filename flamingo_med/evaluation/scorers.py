@@ -3,8 +3,8 @@
 A scorer is a file with `score(prediction, references)` → {metric: value of the row}, whose mean over its rows is the
 value of a subset, `signature(metric)`, and a metric class for the `evaluate` library. Those that need more than two
 texts have functions of their own in `scores.py`: `classification`, the measures of confidence, and the embeddings of
-`original`, which `evaluation.conditions.embedding_scores` makes. `sentence_similarity` needs an encoder of the user's
-choice: it is there to be called. What one scorer has under another's name, such as the exact match of
+`original`, which `evaluation.conditions.embedding_scores` makes. `sentence_similarity` needs an encoder of
+the user's choice, which `evaluate --sentence_encoder` names. What one scorer has under another's name, such as the exact match of
 `original`, is in its class alone.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from flamingo_med.metrics import exact_match, imageclef, normalized_match, original, text_overlap, vqa_rad_accuracy
 
-LONG = 5  # words; a text of that length is judged by what it overlaps with, not by whether it is the same
+LONG = 5  # words; a text of that length is with_verdict by what it overlaps with, not by whether it is the same
 
 Members = dict[str, list[int]]
 

@@ -17,7 +17,7 @@ from flamingo_med.evaluation.intervals import (
 from flamingo_med.evaluation.scorers import Members, Scorer, scorers_for
 from flamingo_med.inference import embedding
 from flamingo_med.inference.backends import Answer
-from flamingo_med.metrics import classification, exact_match
+from flamingo_med.metrics import classification, exact_match, sentence_similarity
 
 GROUPED_BY = ("question_type", "organ")
 MEASURES = {"ece": expected_calibration_error, "aurc": aurc, "brier": brier_score}
@@ -38,6 +38,7 @@ def score_rows(
     predictions_by_condition: Mapping[str, list[str]],
     dataset: str = "",
     embedded: Mapping[str, list[dict[str, float]]] | None = None,
+    sentence_encoder: str | None = None,
 ) -> list[dict]:
     """The scores of every condition by all scorers of a data set, on all, closed and open questions and on each
     question type and organ.
@@ -47,7 +48,8 @@ def score_rows(
             organ. Those without answers are not scored.
         predictions_by_condition: "model", "majority", … → one answer per row.
         dataset: its name, by which `scorers_for` chooses.
-        embedded: condition → the scores of each row by `flamingo_med.evaluation.conditions.embedding_scores`.
+        embedded: condition → the scores of each row by `conditions.embedding_scores` and `sentence_scores`.
+        sentence_encoder: whose similarities are among them.
 
     Returns:
         Dicts with metric, subset, condition, value (0–1; a cosine -1–1), low, high (95 % bootstrap clustered by image;
@@ -70,7 +72,7 @@ def score_rows(
     scorers = scorers_for(dataset, references)
     columns = [column for scorer in scorers for column in _columns(scorer, texts, references)]
     columns += [
-        Column(metric, condition, embedding.signature(metric), [row[metric] for row in values])
+        Column(metric, condition, _embedded_signature(metric, sentence_encoder), [row[metric] for row in values])
         for condition, values in of_embeddings.items()
         for metric in values[0]
     ]
@@ -83,6 +85,12 @@ def score_rows(
         for condition, predictions in texts.items() if scorer.statistics else ():
             scores += _statistics(rows, condition, scorer.module, scorer.statistics(predictions, references))
     return scores
+
+
+def _embedded_signature(metric: str, sentence_encoder: str | None) -> str:
+    if metric == "sentence_similarity":
+        return sentence_similarity.signature(str(sentence_encoder))
+    return embedding.signature(metric)
 
 
 def _columns(scorer: Scorer, texts: Mapping[str, list[str]], references: Sequence[Sequence[str]]) -> list[Column]:

@@ -2,9 +2,9 @@
 
 from flamingo_med.explanation.case import Case, prepare
 from flamingo_med.explanation.classifier import Classifier, HeadClassifier, ImageClassifier, load_classifier
+from flamingo_med.explanation.classifier_check import ClassifierExplanation, explain_classifier
 from flamingo_med.explanation.explanation import Explanation
 from flamingo_med.explanation.geometry import Geometry, Grid
-from flamingo_med.explanation.interrogation import ClassifierExplanation, explain_classifier
 from flamingo_med.explanation.methods import METHODS, explain, explain_case
 from flamingo_med.explanation.questions import read_questions
 

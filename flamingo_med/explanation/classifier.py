@@ -17,6 +17,7 @@ from transformers import (
 from flamingo_med.explanation.case import Case, prepare
 from flamingo_med.explanation.geometry import Geometry, Grid
 from flamingo_med.inference.answering import load_model
+from flamingo_med.inference.backends import class_probabilities
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
 from processing.errors import InputError
 from processing.processing_flamingo_med import FlamingoMedProcessor
@@ -56,8 +57,7 @@ class Classifier(ABC):
     @torch.no_grad()
     def probabilities(self, image: Image.Image) -> dict[str, float]:
         """class → its probability, the most probable first."""
-        logits = self.logits(image).float()
-        values = logits.sigmoid() if self.multi_label else logits.softmax(-1)
+        values = class_probabilities(self.logits(image), self.model.config)
         pairs = zip(self.names, values.tolist(), strict=True)
         return dict(sorted(pairs, key=lambda pair: -pair[1]))
 

@@ -1,43 +1,12 @@
-"""Pages of explanations as one file: templates filled in, and pictures as data URIs."""
+"""The page that explains a classifier by questions, as one HTML file."""
 
 from collections.abc import Mapping
 
-import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
+from flamingo_med.explanation.classifier_check import ClassifierExplanation, Finding, describe_findings
+from flamingo_med.explanation.templates import SIDE, map_figure, render
+from flamingo_med.reporting.figures import thumbnail
 
-from flamingo_med.explanation.explanation import Explanation, paint
-from flamingo_med.explanation.interrogation import ClassifierExplanation, Finding, in_words
-from flamingo_med.reporting.figures import DPI, data_uri, thumbnail, to_png
-
-SIDE = 768  # of a picture of the image, in pixels; originals may have thousands
 CLASSES = 12  # that are listed
-
-
-def render(template: str, **values: object) -> str:
-    """A template of this folder, everything in it escaped."""
-    environment = Environment(
-        loader=PackageLoader("flamingo_med.explanation", "."), autoescape=True, undefined=StrictUndefined
-    )
-    return environment.get_template(template).render(**values)
-
-
-def map_figure(explanation: Explanation) -> dict:
-    """What `figures.html.jinja` shows of the first map: it over its image, and the ends of its scale."""
-    heat = explanation.original_maps()[0]
-    width, height = explanation.image.size
-    inches = SIDE / DPI / max(width, height)
-    figure = Figure(figsize=(inches * width, inches * height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    paint(axes, explanation.image, heat)
-    axes.set_axis_off()
-    axes.set_aspect("auto")
-    return {
-        "picture": data_uri(to_png(figure), "png"),
-        "largest": f"{np.abs(heat).max():.2g}",
-        "signed": bool(heat.min() < 0),
-        "target": explanation.target,
-    }
 
 
 def classifier_page(explanation: ClassifierExplanation, title: str, about: Mapping[str, str]) -> str:
@@ -52,9 +21,9 @@ def classifier_page(explanation: ClassifierExplanation, title: str, about: Mappi
     one = "Exactly one class holds (softmax); it asserts the most probable."
     several = "Several classes may hold (sigmoid); it asserts those of 0.5 or more."
     return render(
-        "classifier.html.jinja",
+        "classifier_page.html.jinja",
         title=title,
-        sentences=in_words(explanation),
+        sentences=describe_findings(explanation),
         picture=thumbnail(explanation.image, SIDE),
         size=f"{explanation.image.width} × {explanation.image.height}",
         probabilities=listed[:CLASSES],

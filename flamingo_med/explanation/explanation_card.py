@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from flamingo_med.evaluation.tables import format_score
-from flamingo_med.explanation.classifier_page import render
 from flamingo_med.explanation.explanation import literal
 from flamingo_med.explanation.measurement import LOWER_IS_BETTER, MEASURES
+from flamingo_med.explanation.templates import render
 from flamingo_med.reporting.figures import data_uri
 
 
@@ -42,15 +42,15 @@ def to_html(scores: Sequence[Mapping], sentences: Sequence[str], notes: Sequence
     """The page: what follows from the scores, the picture, all scores by subset, and how each measure is defined.
 
     Args:
-        scores: of `report.score`.
-        sentences: of `report.judge`.
+        scores: of `measurement.score`.
+        sentences: of `measurement.verdicts`.
         notes: what was left out, and the like.
         title: which model on what.
         png: of `draw`.
     """
     subsets = sorted({s["subset"] for s in scores}, key=lambda name: (name != "all", name))
     return render(
-        "card.html.jinja",
+        "explanation_card.html.jinja",
         title=title,
         notes=notes,
         sentences=sentences,

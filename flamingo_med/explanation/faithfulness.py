@@ -3,7 +3,7 @@ model at all, and is it the same again.
 
 Maps are compared, and images taken apart, in TILES × TILES tiles, so that no method gains from the fineness of its
 maps: deleting scattered pixels hurts any model. Where several tiles or pixels of a map are equal, each measure takes
-the mean over their orders, or an order drawn by lot.
+the mean over their orders, or a random order.
 """
 
 from collections.abc import Callable

@@ -9,10 +9,10 @@ from tqdm import tqdm
 
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.explanation.case import prepare
-from flamingo_med.explanation.classifier_page import SIDE, map_figure, render
 from flamingo_med.explanation.explanation import Explanation, literal, paint
 from flamingo_med.explanation.measurement import refuse_several_images
 from flamingo_med.explanation.methods import explain_case
+from flamingo_med.explanation.templates import SIDE, map_figure, render
 from flamingo_med.inference.answering import answer_questions, load_model
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.figures import thumbnail
@@ -99,7 +99,12 @@ def page(
     ]
     methods = dict.fromkeys(f"{one.explanation.method}, {one.explanation.details}" for line in cells for one in line)
     return render(
-        "comparison.html.jinja", title=title, models=models, lines=lines, method="; ".join(methods), command=command
+        "map_comparison.html.jinja",
+        title=title,
+        models=models,
+        lines=lines,
+        method="; ".join(methods),
+        command=command,
     )
 
 

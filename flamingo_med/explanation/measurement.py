@@ -194,7 +194,7 @@ def score(records: Sequence[dict]) -> list[dict]:
     return scores
 
 
-def judge(scores: Sequence[Mapping], methods: Sequence[str]) -> list[str]:
+def verdicts(scores: Sequence[Mapping], methods: Sequence[str]) -> list[str]:
     """What follows, a sentence for each method; one is better than another where their 95 % intervals do not meet."""
     cells = {(s["metric"], s["condition"]): s for s in scores if s["subset"] == "all"}
     sentences = []

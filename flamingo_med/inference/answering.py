@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedM
 
 import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from flamingo_med.common.hub import reason
-from flamingo_med.inference.backends import NEW_TOKENS, Answer, make_backend
+from flamingo_med.inference.backends import Answer, make_backend
 from flamingo_med.inference.features import ImageFeatures
 from processing.errors import InputError
 
@@ -61,6 +61,7 @@ def stream_answers(
     images_from: Sequence[int] | None = None,
     candidates: Sequence[Sequence[str]] | None = None,
     features: ImageFeatures | None = None,
+    max_new_tokens: int | None = None,
     description: str | None = None,
 ) -> Iterator[tuple[int, Answer]]:
     """Answer questions, and give each answer as soon as it is there.
@@ -76,6 +77,7 @@ def stream_answers(
         images_from: for each row the number of the row whose image it is shown; its own by default.
         candidates: for each row answers whose likelihood is asked for, of a model of ours.
         features: stored features of all these images, instead of reading them.
+        max_new_tokens: tokens of the longest answer; as of `backends.longest_answer` by default.
         description: title of the progress bar; no bar where None.
 
     Yields:
@@ -86,7 +88,7 @@ def stream_answers(
     """
     if batch_size != "auto" and batch_size < 1:
         raise InputError(f"batch_size is at least 1 or auto, got {batch_size}")
-    backend = make_backend(model, processor, features)
+    backend = make_backend(model, processor, features, max_new_tokens)
     source = range(len(rows)) if images_from is None else images_from
     image_ids = [row["image_id"] for row in rows] if isinstance(rows, list) else rows["image_id"][:]
     pending = sorted(range(len(rows)) if indices is None else indices, key=lambda i: (image_ids[source[i]], i))
@@ -101,7 +103,7 @@ def stream_answers(
     model.eval()
     size = LARGEST_BATCH if batch_size == "auto" else batch_size
     if batch_size == "auto" and pending and model.device.type == "cpu":  # whose memory, once gone, ends the process
-        size = _fitting(model, backend.inputs([shown(pending[0])], blank_images))
+        size = _fitting(model, backend.inputs([shown(pending[0])], blank_images), backend.max_new_tokens)
     with tqdm(total=len(pending), desc=description, disable=description is None, unit="question") as progress:
         while pending:
             chosen = pending[:size]
@@ -124,14 +126,13 @@ def stream_answers(
     model.train(was_training)
 
 
-def _fitting(model: PreTrainedModel, batch: dict[str, Tensor]) -> int:
+def _fitting(model: PreTrainedModel, batch: dict[str, Tensor], longest: int) -> int:
     """How many questions like the one in the batch fit into half of the free memory that a process may take.
 
     An estimate from above: logits of the answer (kept, stacked, and their logarithms), the decoder's cache and the
     activations of a layer, and those of the image encoder as sixteen times the pixels.
     """
     text = model.config.get_text_config()
-    longest = model.generation_config.max_new_tokens or NEW_TOKENS
     tokens = batch["input_ids"].shape[1] + longest
     numbers = 3 * longest * text.vocab_size + tokens * text.hidden_size * (2 * text.num_hidden_layers + 16)
     numbers += 16 * sum(value.numel() for value in batch.values() if value.is_floating_point())

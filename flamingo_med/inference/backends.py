@@ -65,11 +65,18 @@ class FlamingoMedBackend:
     Args:
         model: in evaluation mode.
         processor: its processor.
+        max_new_tokens: see `longest_answer`.
         features: stored features of all images, instead of reading them.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: FlamingoMedProcessor, features: ImageFeatures | None = None):
-        self.model, self.processor, self.features = model, processor, features
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        processor: FlamingoMedProcessor,
+        max_new_tokens: int,
+        features: ImageFeatures | None = None,
+    ):
+        self.model, self.processor, self.max_new_tokens, self.features = model, processor, max_new_tokens, features
 
     def inputs(self, rows: Sequence[dict], blank_images: bool) -> dict[str, Tensor]:
         """One batch on the model's device.
@@ -110,7 +117,7 @@ class FlamingoMedBackend:
         return [answers[i] for i in range(len(lengths))]
 
     def _answer(self, batch: dict[str, Tensor], candidates: Sequence[Sequence[str]]) -> list[Answer]:
-        texts = generate(self.model, self.processor, batch)
+        texts = generate(self.model, self.processor, batch, self.max_new_tokens)
         classes = self._classify(batch) if self.model.config.num_labels else [{}] * len(texts)
         scored = self._score(batch, candidates)
         return [
@@ -120,23 +127,22 @@ class FlamingoMedBackend:
     def check_room(self, prompt: int) -> None:
         """Refuse a prompt (in tokens) that leaves no room for the longest answer in the decoder's context."""
         context = context_length(self.model.config.get_text_config())
-        longest = self.model.generation_config.max_new_tokens or NEW_TOKENS
-        if prompt + longest > context:
+        if prompt + self.max_new_tokens > context:
             raise InputError(
-                f"a question of {prompt} tokens and an answer of up to {longest} does not fit the decoder's "
-                f"{context}; shorten the question"
+                f"a question of {prompt} tokens and an answer of up to {self.max_new_tokens} does not fit the "
+                f"decoder's {context}; shorten the question"
             )
 
     def _classify(self, batch: dict[str, Tensor]) -> list[dict]:
         """Classes that hold, the probability of that, and where there are few classes their logits."""
         logits = self.model(**batch, logits_to_keep=1).class_logits.float()
-        names = self.model.config.id2label
+        names, probabilities = self.model.config.id2label, class_probabilities(logits, self.model.config)
         if self.model.config.problem_type == "multi_label_classification":
             holds = logits > 0
-            confidence = torch.where(holds, logits, -logits).sigmoid().prod(-1)
+            confidence = torch.where(holds, probabilities, 1 - probabilities).prod(-1)
             found = [[names[i] for i in row.nonzero().flatten().tolist()] for row in holds]
         else:
-            confidence, best = logits.softmax(-1).max(-1)
+            confidence, best = probabilities.max(-1)
             found = [[names[i]] for i in best.tolist()]
         scores = logits.tolist() if len(names) <= MOST_SCORED_CLASSES else [None] * len(found)
         return [
@@ -164,10 +170,11 @@ class ChatBackend:
     Args:
         model: in evaluation mode.
         processor: its processor.
+        max_new_tokens: see `longest_answer`.
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin):
-        self.model, self.processor = model, processor
+    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, max_new_tokens: int):
+        self.model, self.processor, self.max_new_tokens = model, processor, max_new_tokens
         tokenizer = processor.tokenizer
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
@@ -190,7 +197,7 @@ class ChatBackend:
     @torch.no_grad()
     def answer(self, batch: dict[str, Tensor], candidates: Sequence[Sequence[str]]) -> list[Answer]:
         """Answers to b questions; candidates are not scored."""
-        return [Answer(*text) for text in generate(self.model, self.processor, batch)]
+        return [Answer(*text) for text in generate(self.model, self.processor, batch, self.max_new_tokens)]
 
     def _chat(self, images: list[list[Image.Image]], texts: list[str]) -> dict[str, Tensor]:
         conversations = [
@@ -222,18 +229,39 @@ class ChatBackend:
 Backend = FlamingoMedBackend | ChatBackend
 
 
-def make_backend(model: PreTrainedModel, processor: ProcessorMixin, features: ImageFeatures | None = None) -> Backend:
+def class_probabilities(logits: Tensor, config: PreTrainedConfig) -> Tensor:
+    """Probabilities of classes (… c) from a head's logits (… c): of each by itself where several may hold, else of one
+    against the others."""
+    logits = logits.float()
+    return logits.sigmoid() if config.problem_type == "multi_label_classification" else logits.softmax(-1)
+
+
+def make_backend(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    features: ImageFeatures | None = None,
+    max_new_tokens: int | None = None,
+) -> Backend:
     """What asks this model; `features` are for ours only."""
+    longest = max_new_tokens or longest_answer(model)
     if isinstance(processor, FlamingoMedProcessor):
-        return FlamingoMedBackend(model, processor, features)
-    return ChatBackend(model, processor)
+        return FlamingoMedBackend(model, processor, longest, features)
+    return ChatBackend(model, processor, longest)
 
 
-def generate(model: PreTrainedModel, processor: ProcessorMixin, batch: dict[str, Tensor]) -> list[tuple[str, float]]:
+def longest_answer(model: PreTrainedModel) -> int:
+    """Tokens of the longest answer: what the model's generation configuration says, or `NEW_TOKENS`."""
+    return model.generation_config.max_new_tokens or NEW_TOKENS
+
+
+def generate(
+    model: PreTrainedModel, processor: ProcessorMixin, batch: dict[str, Tensor], max_new_tokens: int
+) -> list[tuple[str, float]]:
     """Greedy answers and their confidence to one batch of left-padded prompts."""
-    longest = {} if model.generation_config.max_new_tokens else {"max_new_tokens": NEW_TOKENS}
     greedy = {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}  # whatever the checkpoint would do
-    output = model.generate(**batch, **longest, **greedy, return_dict_in_generate=True, output_logits=True)
+    output = model.generate(
+        **batch, max_new_tokens=max_new_tokens, **greedy, return_dict_in_generate=True, output_logits=True
+    )
     tokens = output.sequences[:, -len(output.logits) :]  # (b t), without the prompt
     log_probs = torch.stack(output.logits, dim=1).float().log_softmax(-1)  # (b t v)
     chosen = log_probs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Answers on disk as they come, so that a killed evaluation goes on where it stopped."""
+"""Answers on disk as they come, so that an interrupted evaluation resumes."""
 
 import json
 from dataclasses import asdict

@@ -1,6 +1,6 @@
 """Cosine of the sentence embeddings of prediction and reference, by an encoder of the user's choice.
 
-    evaluate.load("processing/scoring/sentence_similarity.py").compute(
+    evaluate.load("flamingo_med/metrics/sentence_similarity.py").compute(
         predictions=["left lung"], references=["the left lung"], encoder="FOLDER-OR-HUB-ID"
     )
 

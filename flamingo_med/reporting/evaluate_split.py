@@ -13,7 +13,7 @@ from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import merge
 from flamingo_med.evaluation.baselines import image_lookup_answers, majority_answers, question_only_answers
 from flamingo_med.evaluation.calibration import load_calibration
-from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores
+from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores, sentence_scores
 from flamingo_med.evaluation.imageclef_submission import write_submission
 from flamingo_med.evaluation.scores import difference, score_classes, score_confidence, score_rows
 from flamingo_med.evaluation.tables import write_predictions
@@ -48,6 +48,11 @@ class EvaluationArguments(SplitArguments):
         metadata={
             "help": "questions whose images are read at a time, or auto for what fits; scores do not depend on it"
         },
+    )
+
+    sentence_encoder: str | None = field(
+        default=None,
+        metadata={"help": "Hub id or folder of a sentence encoder, to report sentence_similarity by it too"},
     )
 
     def __post_init__(self):
@@ -111,6 +116,12 @@ def evaluate_split(args: EvaluationArguments, data_args: DataArguments) -> Evalu
         embedded, not_embedded = {}, str(error)
     if not state.is_main_process:
         return Evaluation(output_dir, {}, [])
+    if args.sentence_encoder and scored:
+        similar = sentence_scores(rows, predictions, args.sentence_encoder)
+        embedded = {
+            condition: [a | b for a, b in zip(embedded.get(condition, similar[condition]), some, strict=True)]
+            for condition, some in similar.items()
+        }
 
     meta = {
         **asdict(args),
@@ -126,7 +137,7 @@ def evaluate_split(args: EvaluationArguments, data_args: DataArguments) -> Evalu
     scores = []
     if scored:
         predictions |= {name: baseline(train_rows, rows) for name, baseline in BASELINES.items()}
-        scores = score_rows(rows, predictions, data_args.dataset, embedded)
+        scores = score_rows(rows, predictions, data_args.dataset, embedded, args.sentence_encoder)
         if answers["model"][0].classes is not None:
             names = [name for _, name in sorted(model.config.id2label.items())]
             of_classes, unknown = score_classes(rows, answers, names)

@@ -19,12 +19,12 @@ from flamingo_med.reporting.score_plot import score_plot
 from processing.datasets import images_of
 from processing.files import write_whole
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 MAIN = "exact_match"
 CONDITIONS = {
     "model": "Model",
     "blank_image": "Model, images blanked",
-    "shuffled_image": "Model, images of other questions",
+    "shuffled_image": "Model, shuffled images",
     "majority": "Most frequent answer",
     "question_only": "Question without image",
     "image_lookup": "Nearest known question",
@@ -35,7 +35,7 @@ WHAT_CONDITIONS_ARE = {
     "blank_image": "the same model, every image one uniform grey",
     "shuffled_image": "the same model, each question asked about another image of the split",
     "majority": "train's most frequent answer to questions of the same type",
-    "question_only": "a classifier of the question's words (TF-IDF, logistic regression)",
+    "question_only": "question-only baseline (TF-IDF, logistic regression)",
     "image_lookup": "train's answer to the most similar question about the same image",
 }
 EXAMPLES_OF_A_KIND = 4

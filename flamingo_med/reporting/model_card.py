@@ -1,7 +1,7 @@
 """Model cards: README.md of a run, from what the run and its evaluations have written.
 
 Read are config.json, run.json, summary.json and eval/*/metrics.json: no weights, rows, predictions or images. A card
-has no number of its own, and no path of the machine. Training and evaluation write it unasked.
+has no number of its own, and no path of the machine. Training and evaluation write it by themselves.
 """
 
 import json
@@ -258,14 +258,14 @@ def architecture(config: FlamingoMedConfig) -> list[str]:
 
     def part(name: str, kind: str, frozen: bool) -> str:
         begin = f"pretrained `{backbones[name]['name']}`" if name in backbones else "random weights at first"
-        return f"{kind}, {begin}, {'frozen' if frozen else 'learned'}"
+        return f"{kind}, {begin}, {'frozen' if frozen else 'trained'}"
 
     lines = [
         f"image encoder: {part('vision', config.vision_config.model_type, config.freeze_vision)}",
         f"Perceiver resampler: {config.resampler_num_latents} latents, depth {config.resampler_depth}",
         f"tanh-gated cross-attention: every {config.cross_attn_every_n_layers} decoder layer(s)",
         f"decoder: {part('text', config.text_config.model_type, config.freeze_text)}"
-        + (f" (token embeddings that learn: {config.train_embeddings})" if config.freeze_text else ""),
+        + (f" (trainable token embeddings: {config.train_embeddings})" if config.freeze_text else ""),
     ]
     if config.problem_type:
         lines.append(f"classification head: {config.num_labels} classes, {config.problem_type}")

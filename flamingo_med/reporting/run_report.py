@@ -18,7 +18,7 @@ class RunReport(TrainerCallback):
     resumed = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Note whether the training goes on from a checkpoint: then its time is not that of the whole."""
+        """Note whether the training resumes from a checkpoint: then its time is not that of the whole."""
         self.resumed = state.global_step > 0
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
@@ -47,7 +47,7 @@ def plot_curves(history: LogHistory, path: Path) -> None:
 
     losses.plot(*curve(history, "loss"), label="training")
     losses.plot(*curve(history, "eval_loss"), marker=".", label="validation")
-    losses.set(title="loss (nats a token)")
+    losses.set(title="loss (nats per token)")
 
     for subset in ("", "_closed", "_open"):
         steps, values = curve(history, f"eval_exact_match{subset}")

@@ -1,4 +1,4 @@
-"""The folder of a run: which checkpoint it goes on from, what its settings were, what a full disk gets one."""
+"""The folder of a run: which checkpoint it resumes from, what its settings were, and a full disk as one sentence."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
-    """The checkpoint to go on from, if any; refuses a folder whose run would be lost.
+    """The checkpoint to resume from, if any; refuses a folder whose run would be lost.
 
     Raises:
         InputError: a finished run; an unfinished one without `resume_from_checkpoint`; a checkpoint that was named but
@@ -30,7 +30,7 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
     checkpoints = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[-1]))
     if checkpoints and not args.resume_from_checkpoint:
         raise InputError(
-            f"{folder} holds an unfinished run; go on with it by --resume_from_checkpoint true, "
+            f"{folder} holds an unfinished run; resume it by --resume_from_checkpoint true, "
             "choose another --output_dir, or remove it"
         )
     if isinstance(args.resume_from_checkpoint, str):
@@ -42,7 +42,7 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
     for path in reversed(checkpoints):
         fault = damage(path, args.world_size)
         if fault is None:
-            logger.info(f"going on from {path}")
+            logger.info(f"resuming from {path}")
             return str(path)
         logger.info(f"{path} is incomplete ({fault}), skipped")
     return None
@@ -51,7 +51,7 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
 def damage(checkpoint: Path, world_size: int = 1) -> str | None:
     """What is wrong with a checkpoint: a file that is missing or cut off. None where nothing is.
 
-    `transformers` itself goes on without optimizer or random state, in silence, and then to other weights.
+    `transformers` itself resumes without optimizer or random state, in silence, and then to other weights.
 
     Args:
         checkpoint: its folder.
@@ -80,7 +80,7 @@ def damage(checkpoint: Path, world_size: int = 1) -> str | None:
 
 
 def stages_before(init_from: str | None) -> list[dict]:
-    """What a model that training goes on from was trained on, stage by stage, the first first.
+    """What the model that training starts from was trained on, stage by stage, the first first.
 
     Returns:
         model, dataset (None where no run.json says it, as for one of the Hub), data, its options, and without, the
@@ -98,7 +98,7 @@ def stages_before(init_from: str | None) -> list[dict]:
 
 
 def log_changes(folder: str, settings: dict) -> None:
-    """Print which settings of a run that goes on differ from those that it began with."""
+    """Log which settings of a run that resumes differ from those that it began with."""
     path = Path(folder, "run.json")
     before = json.loads(path.read_text())["settings"] if path.is_file() else settings
     now = json.loads(json.dumps(settings))  # as they were written
@@ -122,6 +122,6 @@ def disk_errors(folder: str | Path) -> Iterator[None]:
         if not (full or "os error 28" in str(error) or "inline_container" in str(error)):
             raise
         raise InputError(
-            f"the disk is full: {folder} could not be written; make room, and go on from the last checkpoint with "
+            f"the disk is full: {folder} could not be written; make room, and resume from the last checkpoint with "
             "--resume_from_checkpoint true"
         ) from None

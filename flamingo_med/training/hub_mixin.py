@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class HubMixin:
     """For a subclass of `transformers.Trainer`: the repository comes first, checkpoints follow in the background.
 
-    A push that fails while the training goes on is told and does not end it; the next one brings everything.
+    A push that fails during training is logged and does not end it; the next one brings everything.
     """
 
     pushes: Sequence[Future] = ()
@@ -56,7 +56,7 @@ class HubMixin:
             logger.info(f"pushed: {upload_model(folder, self.hub_model_id, commit_message, revision).commit_url}")
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a checkpoint in the background: its model and, by hub_strategy, all that it takes to go on from it.
+        """Push a checkpoint in the background: its model and, by hub_strategy, all that it takes to resume from it.
 
         Right from its folder: `transformers` would push a copy in output_dir that lacks the code. As an old checkpoint
         is deleted when a new one is there, the last push ends first, and nothing outlasts the training.

@@ -87,9 +87,9 @@ def estimate_memory(
         if args.gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         weights = live.now
-        learning = [p for p in model.parameters() if p.requires_grad]
-        gradients = sum(p.numel() * p.element_size() for p in learning)
-        optimizer = torch.optim.AdamW(learning, foreach=False)
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        gradients = sum(p.numel() * p.element_size() for p in trainable)
+        optimizer = torch.optim.AdamW(trainable, foreach=False)
         batch = example(model, args, tokens, image_size)
         before = live.now
         for _ in range(2):  # after the first, the optimizer has its state

@@ -56,6 +56,7 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
     else:
         processor = build_processor(model_args, train_rows)
         model = build_model(model_args, processor, train_rows)
+    model.generation_config.max_new_tokens = training_args.max_new_tokens  # saved with the model: it answers so later
 
     trainer = FlamingoMedTrainer(
         model=model,

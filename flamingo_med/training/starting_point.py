@@ -41,8 +41,8 @@ class ModelArguments:
     init_from: str | None = field(
         default=None,
         metadata={
-            "help": "finished run, or model on the Hub, to go on from: its parts and processor are taken, and "
-            "of model only what is frozen or about a head may differ"
+            "help": "earlier run, or model on the Hub, to initialise from: its parts and processor are taken, "
+            "and of model only what is frozen or about a head may differ"
         },
     )
     image_size: int | None = field(default=None, metadata={"help": "side in pixels; vision's own resizing if unset"})
@@ -101,7 +101,7 @@ def build_model(
 def continue_from(
     args: ModelArguments, train_rows: Dataset | IterableDataset
 ) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
-    """Model and processor of an earlier stage; a head for other classes begins anew."""
+    """Model and processor of an earlier stage; a head for other classes is re-initialised."""
     config = with_classes(args.model, train_rows)
     with loading_errors():
         earlier = FlamingoMedConfig.from_pretrained(args.init_from)

@@ -54,7 +54,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     )
     resume_from_checkpoint: str | bool | None = field(
         default=None,
-        metadata={"help": "true: go on from the last checkpoint in output_dir, if any; or its folder"},
+        metadata={"help": "true: resume from the last checkpoint in output_dir, if any; or its folder"},
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "no: the collator needs all columns"})
     dataloader_pin_memory: bool = field(
@@ -65,7 +65,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     )
     train_on_questions: bool = field(
         default=False,
-        metadata={"help": "learn to write the questions too; the loss on validation is that of answers alone"},
+        metadata={"help": "train on the tokens of the questions too; the validation loss is that of answers alone"},
     )
     packing: bool = field(
         default=True, metadata={"help": "put the questions of a training batch end to end, without padding"}
@@ -93,7 +93,7 @@ class FlamingoMedTrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        build_arguments(self.augmentation, Augmentation)  # a mistake in it is told before any data are read
+        build_arguments(self.augmentation, Augmentation)  # a mistake in it is found before any data are read
         if self.shuffle_buffer < 1:
             raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
         without_metric = self.metric_for_best_model is None or self.eval_strategy == "no"
@@ -147,7 +147,6 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             raise InputError("train_on_questions leaves no prompt, at whose end a head reads; train one or the other")
         if args.packing and model.config.resampler_max_images:
             raise InputError("this model numbers the images of a row, so rows cannot be packed: --packing false")
-        model.generation_config.max_new_tokens = args.max_new_tokens
         classes = {
             "label2id": model.config.label2id,
             "multi_label": model.config.problem_type == "multi_label_classification",
@@ -183,14 +182,14 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
         for rows in data_sets:
             self.check_images(rows)
-        learns = any(p.requires_grad for p in model.vision_encoder.parameters())
-        if args.store_features and not (learns or streams) and augmentation == Augmentation():
+        trains = any(p.requires_grad for p in model.vision_encoder.parameters())
+        if args.store_features and not (trains or streams) and augmentation == Augmentation():
             self.features = store_features(model, processing_class, data_sets, progress=self.shows_progress)
             self.data_collator.features = self.training_collator.features = self.features
 
     @torch.no_grad()
     def check_images(self, rows: Dataset) -> None:
-        """Encode the row that has most images: what does not fit is told before hours of work.
+        """Encode the row that has most images: what does not fit is found before hours of work.
 
         Raises:
             InputError: images of another size than the model takes, or more of them.
@@ -198,14 +197,14 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         parts = rows.select_columns("more_images").with_format("arrow").iter(1000)
         numbers = [number for part in parts for number in list_value_length(part["more_images"]).to_pylist()]
         images = self.data_collator.pixels({"": rows[numbers.index(max(numbers))]})
-        learning = self.model.training
+        was_training = self.model.training
         self.model.eval()  # dropout would draw random numbers
         try:
             self.model.encode_images(**{name: value.to(self.model.device) for name, value in images.items()})
         except ValueError as error:
             raise InputError(f"the images do not fit the model: {error}") from None
         finally:
-            self.model.train(learning)
+            self.model.train(was_training)
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of training rows, each with its epoch, from a collator of their own: `data_collator` evaluates."""
@@ -250,7 +249,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         super().log(logs, *args, **kwargs)
 
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
-        """As in `transformers`; a loss that is no number ends the training, and its rows are written down."""
+        """As in `transformers`; a non-finite loss ends the training, and its rows are written down."""
         row_ids = inputs.pop("row_ids")
         loss = super().training_step(model, inputs, *args, **kwargs)
         if not loss.isfinite():
@@ -263,7 +262,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         return loss
 
     def get_batch_samples(self, *args, **kwargs) -> tuple[list, Tensor | int | None]:
-        """As in `transformers`; each batch also learns how many known classes all of them have together."""
+        """As in `transformers`; each batch also gets how many known classes all of them have together."""
         batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
         if batches and "class_labels" in batches[0]:
             known = sum((batch["class_labels"] >= 0).sum() for batch in batches)
@@ -395,6 +394,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
                 rows.select(share),
                 batch_size=self.args.per_device_eval_batch_size,
                 features=self.features,
+                max_new_tokens=self.args.max_new_tokens,
                 description="answering" if self.shows_progress else None,
             )
         answers = dict(gather_object(list(zip(share, answers, strict=True))))

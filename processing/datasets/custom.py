@@ -7,7 +7,7 @@
 - a folder with one table, `metadata.csv` or any other name; `.jsonl` as well.
 
 Image paths are relative to their table. One table may name the split of each row in a column `split`; without it, test
-is chosen by a hash of the image. Validation, unless there is one, is carved from train by image. Optional columns:
+is chosen by a hash of the image. Validation, unless there is one, is split off train by image. Optional columns:
 `group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`, and
 an empty cell is not known; in JSON lines `[]` is none of them).
 """
@@ -179,8 +179,8 @@ def _report(bad: list[str], total: int, on_bad_rows: str) -> None:
         return
     listed = "\n".join(f"  {line}" for line in bad)
     if on_bad_rows == "raise":
-        raise InputError(f"{len(bad)} of {total} rows are bad; mend them, or pass --data.on_bad_rows skip:\n{listed}")
-    logger.warning(f"{len(bad)} of {total} rows are bad and left out:\n{listed}")
+        raise InputError(f"{len(bad)} of {total} rows are bad; fix them, or pass --data.on_bad_rows skip:\n{listed}")
+    logger.warning(f"{len(bad)} of {total} rows are bad and excluded:\n{listed}")
 
 
 def _split(rows: list[dict], test_fraction: float, validation_fraction: float, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The imaginary patients of `phantom`: anatomy and findings of each, drawn by lot."""
+"""The imaginary patients of `phantom`: anatomy and findings of each, sampled at random."""
 
 import hashlib
 from collections.abc import Callable

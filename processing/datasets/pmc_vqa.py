@@ -2,7 +2,7 @@
 
 `data_dir` is a folder with `train.csv`, `test.csv` (or the second version's `train_2.csv`, `test_2.csv`) and the
 images beneath it, or the Hub id `xmcmic/PMC-VQA` (default; images.zip has 19 GB, that of version 2 has 2 GB).
-Validation is carved from train, by image.
+Validation is split off train, by image.
 """
 
 import re

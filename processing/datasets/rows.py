@@ -1,4 +1,4 @@
-"""What all data sets do with rows: fill the common columns, check images, carve validation, say what was dropped."""
+"""What all data sets do with rows: fill the common columns, check images, split validation off, log what is left."""
 
 import hashlib
 import json
@@ -142,7 +142,7 @@ def require_fraction(option: str, value: float) -> None:
 
 
 def exclude_images(rows: Dataset, path: str, name: str) -> Dataset:
-    """The rows but for those about images that another data set has too, and says how many these are.
+    """The rows but for those about images that another data set has too, and logs how many these are.
 
     Args:
         rows: of a split.
@@ -174,11 +174,11 @@ def split_name(name: str) -> str | None:
 
 
 def log_dropped(what: str, total: int, reasons: Mapping[str, int]) -> None:
-    """Print how many of the `total` things are left out, and why; nothing where all are used."""
+    """Log how many of the `total` things are excluded, and why; nothing where all are used."""
     dropped = sum(reasons.values())
     if dropped:
         why = ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count)
-        logger.info(f"{what}: {dropped} of {total} left out ({why})")
+        logger.info(f"{what}: {dropped} of {total} excluded ({why})")
 
 
 def _file(path: str | Path) -> dict:

@@ -1,4 +1,4 @@
-"""The files that data sets are handed out as: tables, JSON, text, Hub repositories; with one-sentence errors."""
+"""The files that data sets are handed out as: tables, JSON, text, Hub repositories; with errors of one sentence."""
 
 import csv
 import gzip
@@ -19,7 +19,7 @@ from processing.errors import InputError, nearest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
-csv.field_size_limit(2**24)  # the default, 128 KiB, is shorter than some reports
+LONGEST_FIELD = 2**24  # of a CSV file; the default of `csv`, 128 KiB, is shorter than some reports
 
 
 def require_folder(data_dir: str | None, name: str, hint: str) -> Path:
@@ -88,11 +88,14 @@ def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
         InputError: not there, broken, without rows, or a column is missing.
     """
     opener = gzip.open if path.suffix == ".gz" else open
+    limit = csv.field_size_limit(LONGEST_FIELD)  # of the whole process
     try:
         with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, restval=""))
     except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {_reason(error)}") from None
+    finally:
+        csv.field_size_limit(limit)
     _require_columns(path, rows[:1], columns)
     return rows
 

@@ -79,7 +79,7 @@ def load(
     return to_dataset([row for row in rows if row["split"] == split])
 
 
-def twins(data_dir: str | None = None) -> list[tuple[str, str]]:
+def paraphrase_pairs(data_dir: str | None = None) -> list[tuple[str, str]]:
     """Ids of the pairs of questions that say the same in other words; none from the Hub, where nothing tells them.
 
     A pair is a question and its own rephrasing, in "strict agreement" by the official file, about one image and with

@@ -155,7 +155,7 @@ def explain_classifier(
             if presupposes and not (asserted and replies[0].verdict == AGREEMENT):
                 continue
             reply = ask(vqa_model, processor, image, kind, template, calibration)
-            replies.append(judged(reply, asserted, doubt, min_confidence))
+            replies.append(with_verdict(reply, asserted, doubt, min_confidence))
         maps = (None, None, None)
         if method is not None:
             maps = look(image, name, templates[PRESENCE], classifier, vqa_model, processor, method)
@@ -196,7 +196,7 @@ def ask(
     )
 
 
-def judged(reply: Reply, asserted: bool, doubt: bool, min_confidence: float) -> Reply:
+def with_verdict(reply: Reply, asserted: bool, doubt: bool, min_confidence: float) -> Reply:
     """The reply with its verdict: an abstention where the classifier is in doubt, where the VQA model is, or where it
     would rather say something else than any candidate."""
     if reply.says_present is None:
@@ -230,7 +230,7 @@ def common_share(first: np.ndarray, second: np.ndarray) -> float:
     return float(np.minimum(*shares).sum())
 
 
-def in_words(explanation: ClassifierExplanation) -> list[tuple[str, str]]:
+def describe_findings(explanation: ClassifierExplanation) -> list[tuple[str, str]]:
     """(verdict, sentence) of each finding, contradictions first."""
     order = (CONTRADICTION, ABSTENTION, AGREEMENT)
     findings = sorted(explanation.findings, key=lambda finding: order.index(finding.verdict))
@@ -238,7 +238,7 @@ def in_words(explanation: ClassifierExplanation) -> list[tuple[str, str]]:
 
 
 def sentence(finding: Finding, min_confidence: float) -> str:
-    """What classifier and VQA model say to a finding, and whether it goes together."""
+    """What classifier and VQA model say about a finding, and whether they agree."""
     said = f"{finding.name} is {'there' if finding.asserted else 'not there'}"
     said = f"The classifier says that {said} (probability {finding.probability:.2f})"
     if finding.verdict == CONTRADICTION:
@@ -277,6 +277,6 @@ def as_dict(explanation: ClassifierExplanation) -> dict:
         "multi_label": explanation.multi_label,
         "min_confidence": explanation.min_confidence,
         "method": explanation.method,
-        "verdicts": [{"verdict": verdict, "sentence": text} for verdict, text in in_words(explanation)],
+        "verdicts": [{"verdict": verdict, "sentence": text} for verdict, text in describe_findings(explanation)],
         "findings": [plain(finding) for finding in explanation.findings],
     }
