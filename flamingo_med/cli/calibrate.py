@@ -70,11 +70,9 @@ def describe_guarantee(calibration: Calibration) -> str:
     target, images = f"{found['target_risk']:.0%}", found["images"]
     threshold = found["threshold"]
     if threshold is None:
-        return (
-            f"abstention: no threshold keeps the risk at {target} on {images} images, a question each; use more rows"
-        )
+        return f"abstention: no threshold keeps the risk at {target} on {images} images, one question each; use more"
     return (
-        f"abstention: below a confidence of {threshold['confidence']:.2f}; then at most {target} of the answers to new "
+        f"abstention: below a confidence of {threshold['confidence']:.2f}; so at most {target} of the answers to new "
         f"questions are wrong (level {found['level']:.0%}, {images} images, a question each), and "
         f"{threshold['coverage']:.0%} of the questions are answered"
     )

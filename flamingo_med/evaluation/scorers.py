@@ -3,9 +3,9 @@
 A scorer is a file with `score(prediction, references)` → {metric: value of the row}, whose mean over its rows is the
 value of a subset, `signature(metric)`, and a metric class for the `evaluate` library. Those that need more than two
 texts have functions of their own in `scores.py`: `classification`, the measures of confidence, and the embeddings of
-`original`, which `evaluation.conditions.embedding_scores` makes. `sentence_similarity` needs an encoder of
-the user's choice, which `evaluate --sentence_encoder` names. What one scorer has under another's name, such as the exact match of
-`original`, is in its class alone.
+`original`, which `evaluation.conditions.embedding_scores` makes. `sentence_similarity` needs an encoder of the user's
+choice, which `evaluate --sentence_encoder` names. What one scorer has under another's name, such as the exact match
+of `original`, is in its class alone.
 """
 
 from collections.abc import Callable, Sequence
