@@ -1,4 +1,4 @@
-"""The bytes of a DICOM file → an RGB PIL image, as a viewer would show it; needs the extra `flamingo-med[dicom]`.
+"""The bytes of a DICOM file → an RGB PIL image, as a viewer would show it; needs the extra `dicom`.
 
 Of the header only the elements in `ELEMENTS` are ever read: none of them says anything about the patient. Error
 messages name the file, never what stands in it.
@@ -157,7 +157,7 @@ def _check(dataset: Dataset, name: str, max_pixels: int, frame: int) -> None:
     if syntax.is_compressed:
         if not _has_decoder(syntax):
             raise InputError(
-                f'no decoder for the compressed DICOM file {name}; pip install "flamingo-med[dicom]" brings those '
+                f'no decoder for the compressed DICOM file {name}; pip install "pylibjpeg[all]" brings those '
                 "for JPEG, JPEG-LS, JPEG 2000 and RLE"
             )
         # Other decoders than RLE's believe the codestream, however large an image it claims to be.

@@ -38,6 +38,14 @@ def check_keys(given: Iterable[str], known: Iterable[str], what: str) -> None:
             raise InputError(f"unknown {what} {name!r}; {nearest(name, known)}")
 
 
+def check_renamed(settings: dict[str, Any], path: object) -> dict[str, Any]:
+    """The settings in a file, none of which has a name that is no longer in use."""
+    for name in settings:
+        if name in RENAMED:
+            raise InputError(f"{path}: the setting {name} is now called {RENAMED[name]}; rename it there")
+    return settings
+
+
 def check_types(settings: dict[str, Any], hints: dict[str, Any]) -> dict[str, Any]:
     """The settings, each of a type that its annotation allows; whole numbers may stand for floats."""
     return {name: _checked(name, value, hints[name]) for name, value in settings.items()}

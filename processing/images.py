@@ -56,7 +56,7 @@ def _read_dicom(data: bytes, name: str) -> Image.Image:
     try:
         from processing.dicom import read_dicom
     except ImportError:
-        raise InputError(f'{name} is a DICOM file, which needs: pip install "flamingo-med[dicom]"') from None
+        raise InputError(f'{name} is a DICOM file, which needs: pip install pydicom "pylibjpeg[all]"') from None
     return read_dicom(data, name, max_pixels=MAX_PIXELS)
 
 

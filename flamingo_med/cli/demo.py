@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
             from flamingo_med.demo.server import serve
             from flamingo_med.demo.session import Assistant
         except ModuleNotFoundError as error:
-            raise InputError(f'the page needs {error.name}: pip install "flamingo-med[demo]"') from None
+            raise InputError(f'the page needs {error.name}: pip install "gradio>=6.31,<7" captum') from None
         model, processor = load_model(args.model)
         if not isinstance(processor, FlamingoMedProcessor):
             raise InputError(f"{args.model} is not a model of ours; the page can explain no other")

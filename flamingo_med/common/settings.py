@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from processing.errors import InputError, check_keys, check_types, nearest
+from processing.errors import InputError, check_keys, check_renamed, check_types, nearest
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -49,7 +49,7 @@ def read_recipe(recipe: str | Path) -> dict[str, Any]:
     if not path.is_file():
         known = nearest(str(recipe), packaged)
         raise InputError(f"no recipe at {recipe}, and none of that name in the package; {known}")
-    return read_mapping(path)
+    return check_renamed(read_mapping(path), path)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Gradient and occlusion methods, by Captum (extra `flamingo-med[explain]`), on the same targets as attention.
+"""Gradient and occlusion methods, by Captum (the extra `explain`), on the same targets as attention.
 
 Where something is taken away from the image, the mean colour takes its place: zero after normalisation, as in the
 evaluation with blank images.

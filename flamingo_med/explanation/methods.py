@@ -97,5 +97,5 @@ def load_method(name: str) -> Callable[[Case], tuple[Tensor, str]]:
     try:
         module = import_module(f"flamingo_med.explanation.{METHODS[name]}")
     except ModuleNotFoundError as error:
-        raise InputError(f'{name} needs {error.name}: pip install "flamingo-med[explain]"') from None
+        raise InputError(f"{name} needs {error.name}: pip install captum") from None
     return getattr(module, name)

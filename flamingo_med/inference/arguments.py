@@ -38,7 +38,10 @@ class SplitArguments(TrainedModelArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
+        own = Path(self.model, "recipe.yaml")
+        if self.recipe is None and not own.is_file():
+            raise InputError(f"{self.model} has no recipe.yaml that names a data set; add --recipe NAME or FILE")
+        self.recipe = self.recipe or str(own)
 
 
 def build_with_data(kind: type, change: Callable[[dict], dict]) -> tuple[Any, DataArguments]:

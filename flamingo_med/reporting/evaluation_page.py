@@ -23,10 +23,10 @@ TEMPLATE = Path(__file__).with_suffix(".html.jinja")
 MAIN = "exact_match"
 CONDITIONS = {
     "model": "Model",
-    "blank_image": "Model, images blanked",
+    "blank_image": "Model, blank images",
     "shuffled_image": "Model, shuffled images",
     "majority": "Most frequent answer",
-    "question_only": "Question without image",
+    "question_only": "Question-only baseline",
     "image_lookup": "Nearest known question",
 }
 SUBSETS = {"yes_no": "answer yes or no", "not_yes_no": "other answer"}
@@ -35,7 +35,7 @@ WHAT_CONDITIONS_ARE = {
     "blank_image": "the same model, every image one uniform grey",
     "shuffled_image": "the same model, each question asked about another image of the split",
     "majority": "train's most frequent answer to questions of the same type",
-    "question_only": "question-only baseline (TF-IDF, logistic regression)",
+    "question_only": "a classifier of the question's words, which sees no image (TF-IDF, logistic regression)",
     "image_lookup": "train's answer to the most similar question about the same image",
 }
 EXAMPLES_OF_A_KIND = 4

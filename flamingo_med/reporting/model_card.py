@@ -153,8 +153,8 @@ def describe_stage(stage: dict) -> dict[str, str]:
 
 def format_options(meta: dict) -> str:
     """Options of a data set in a word or two, without paths, and the report whose images were left out."""
-    without = {"without": Path(meta["without"]).name} if meta.get("without") else {}
-    return ", ".join(f"{name}={value}" for name, value in sorted((without_places(meta["data"]) | without).items()))
+    exclude = {"exclude": Path(meta["exclude"]).name} if meta.get("exclude") else {}
+    return ", ".join(f"{name}={value}" for name, value in sorted((without_places(meta["data"]) | exclude).items()))
 
 
 def card_data(

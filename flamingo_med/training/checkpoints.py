@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
 from processing.datasets import DEFAULT_DATASET
-from processing.errors import InputError
+from processing.errors import InputError, check_renamed
 
 logger = logging.getLogger(__name__)
 
@@ -83,17 +83,17 @@ def stages_before(init_from: str | None) -> list[dict]:
     """What the model that training starts from was trained on, stage by stage, the first first.
 
     Returns:
-        model, dataset (None where no run.json says it, as for one of the Hub), data, its options, and without, the
+        model, dataset (None where no run.json says it, as for one of the Hub), data, its options, and exclude, the
         report of images that were left out.
     """
     if init_from is None:
         return []
     path = Path(init_from, "run.json")
     if not path.is_file():
-        return [{"model": init_from, "dataset": None, "data": {}, "without": None}]
+        return [{"model": init_from, "dataset": None, "data": {}, "exclude": None}]
     meta = json.loads(path.read_text(encoding="utf-8"))
-    data = {"dataset": DEFAULT_DATASET, "data": {}, "without": None} | meta["settings"]
-    stage = {"model": init_from, **{name: data[name] for name in ("dataset", "data", "without")}}
+    data = {"dataset": DEFAULT_DATASET, "data": {}, "exclude": None} | check_renamed(meta["settings"], path)
+    stage = {"model": init_from, **{name: data[name] for name in ("dataset", "data", "exclude")}}
     return [*meta.get("stages_before", []), stage]
 
 
