@@ -257,7 +257,7 @@ def architecture(config: FlamingoMedConfig) -> list[str]:
     backbones = without_places(config.backbones)
 
     def part(name: str, kind: str, frozen: bool) -> str:
-        begin = f"pretrained `{backbones[name]['name']}`" if name in backbones else "random weights at first"
+        begin = f"pretrained `{backbones[name]['name']}`" if name in backbones else "randomly initialised"
         return f"{kind}, {begin}, {'frozen' if frozen else 'trained'}"
 
     lines = [
