@@ -114,27 +114,18 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
         self.ff = FlamingoMedFeedForward(width, ff_mult, act=act, gated=gated_ff, norm=norm)
         self.ff_gate = FlamingoMedGate(gate_init)
 
-    def forward(
-        self,
-        x: Tensor,
-        image_states: Tensor | None = None,
-        image_mask: Tensor | None = None,
-        maps: list[Tensor] | None = None,
-    ) -> Tensor:
+    def forward(self, x: Tensor, image_states: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
         """Hidden states (b t d) → (b t d).
 
         Args:
             image_states: (b 2 a (n l) e) keys and values of the images' latents; None where no image is given.
             image_mask: (b 1 t (n l)) True where the token sees the latent. A token that sees none takes nothing.
-            maps: where given, the attention weights (b a t (n l)) are appended, 0 for tokens that see no image.
         """
         if image_states is not None:
             sees_image = image_mask.any(-1)  # (b 1 t)
             # A softmax over nothing is not a number: such tokens look everywhere, and what they take is dropped.
-            attended = self.attn(self.norm(x), image_states, image_mask | ~sees_image.unsqueeze(-1), maps)
+            attended, _ = self.attn(self.norm(x), image_states, image_mask | ~sees_image.unsqueeze(-1))
             x = x + self.attn_gate(attended) * rearrange(sees_image, "b 1 t -> b t 1")
-            if maps is not None:
-                maps[-1] = maps[-1] * sees_image.unsqueeze(-1)
         return x + self.ff_gate(self.ff(x))
 
 
@@ -160,10 +151,9 @@ class FlamingoMedCrossAttentionHook:
         kwargs = {**kwargs, **_CARRIED.get()} if self.carried else dict(kwargs)
         image_states = kwargs.pop("image_states", None)  # (b g 2 a (n l) e)
         image_mask = kwargs.pop("image_mask", None)
-        maps = kwargs.pop("cross_attention_maps", None)
         if self.index is None:
             return args, kwargs
         x = args[0] if args else kwargs.pop("hidden_states")
         states = None if image_states is None else image_states[:, self.index]
-        x = self.cross_attn[self.index](x, states, image_mask, maps)
+        x = self.cross_attn[self.index](x, states, image_mask)
         return (x, *args[1:]), kwargs

@@ -6,8 +6,6 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
-from .cross_attention_flamingo_med import check_images
-
 
 class FlamingoMedGenerationMixin(GenerationMixin):
     """What a model with `encode_images`, `latents_to_states` and our `forward` can do with a prompt."""
@@ -36,8 +34,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         if kwargs.get("assistant_model") is not None:
             raise ValueError("an assistant would look at this model's images; use prompt_lookup_num_tokens instead")
         input_ids = kwargs["input_ids"] if inputs is None else inputs
-        prompt_images = (input_ids == self.config.image_token_id).cumsum(-1)
-        check_images(prompt_images, image_states, self.config.resampler_num_latents)
+        prompt_images = self.find_images(input_ids, image_states)
         return super().generate(inputs, image_states=image_states, prompt_images=prompt_images, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:

@@ -5,7 +5,8 @@ height and width, p patch, l latent, t token, d width, a attention head, e width
 k key, m distinct image, v vocabulary, r row of the vocabulary, s candidate answer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -51,27 +52,60 @@ class FlamingoMedAttention(nn.Module):
         return torch.stack([self.k_norm(keys), values], dim=1)
 
     def forward(
-        self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
-    ) -> Tensor:
-        """Scaled dot-product attention (b q d), (b 2 a k e) → (b q d).
+        self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None, output_attentions: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scaled dot-product attention.
 
         Args:
+            queries: (b q d)
+            keys_values: (b 2 a k e)
             mask: (b 1 q k) True where q sees k.
-            maps: where given, the attention is computed step by step, and its weights (b a q k) are appended.
+            output_attentions: return the attention weights, for which the attention is computed step by step.
+
+        Returns:
+            (b q d), and the attention weights (b a q k) or None.
         """
         queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
         if self.q_norm is not None:
             queries = self.q_norm(queries)
         keys, values = keys_values.unbind(1)
-        if maps is None:
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        else:
+        weights = None
+        if output_attentions:
             scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
             if mask is not None:
                 scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-            maps.append(scores.softmax(-1))
-            attended = maps[-1] @ values
-        return self.to_out(rearrange(attended, "b a q e -> b q (a e)"))
+            weights = scores.softmax(-1)
+            attended = weights @ values
+        else:
+            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+        return self.to_out(rearrange(attended, "b a q e -> b q (a e)")), weights
+
+
+@contextmanager
+def record_attention_weights(attentions: Iterable[FlamingoMedAttention]) -> Iterator[dict[nn.Module, Tensor]]:
+    """Within, these attentions return their weights, and the last ones of each (b a q k) are in what this yields.
+
+    They are the very tensors that the outputs were computed from, so that gradients with respect to them exist. The
+    recorder of `transformers` does not reach a module that runs within the forward of another model, as the gated
+    cross-attentions run within that of the decoder.
+    """
+    weights: dict[nn.Module, Tensor] = {}
+
+    def ask(attention: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        return args, {**kwargs, "output_attentions": True}
+
+    def record(attention: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+        weights[attention] = output[1]
+
+    hooks = []
+    for attention in attentions:
+        hooks.append(attention.register_forward_pre_hook(ask, with_kwargs=True))
+        hooks.append(attention.register_forward_hook(record))
+    try:
+        yield weights
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class FlamingoMedFeedForward(nn.Sequential):

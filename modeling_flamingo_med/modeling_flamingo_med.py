@@ -1,6 +1,5 @@
 """FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
 
 from .backbones_flamingo_med import (
     DECODERS_THAT_DROP_KEYWORDS,
@@ -32,6 +32,7 @@ from .cross_attention_flamingo_med import (
 )
 from .embeddings_flamingo_med import FlamingoMedNewTokens, FlamingoMedNewTokensHook
 from .generation_flamingo_med import FlamingoMedGenerationMixin
+from .layers_flamingo_med import record_attention_weights
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 from .pretrained_flamingo_med import FlamingoMedPreTrainedModel
 
@@ -229,7 +230,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         pixel_values: Tensor | None = None,
         frame_mask: Tensor | None = None,
         image_features: Tensor | None = None,
-        maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Images → latents, the visual tokens.
 
@@ -238,7 +238,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
                 (b n f c h w): each image has f frames, such as the views of a study.
             frame_mask: (b n f) False on frames that only fill up.
             image_features: (b n f p d) instead of the pixels, of each frame what `image_features` returned.
-            maps: where given, each resampler layer appends its attention weights.
 
         Returns:
             (b n l d)
@@ -262,7 +261,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             if frame_mask.shape != (b, n, f):
                 raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
             frame_mask = rearrange(frame_mask.bool(), "b n f -> (b n) f")
-        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, maps, n)
+        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, n)
         return rearrange(latents, "(b n) l d -> b n l d", n=n)
 
     def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
@@ -293,6 +292,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             states = rearrange(states, "(b n) g two a l e -> b g two a (n l) e", n=row_images.shape[1])
         return states
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -308,6 +308,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         sequence_ids: Tensor | None = None,
         labels: Tensor | None = None,
         class_labels: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        num_classes_in_batch: int | Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -328,26 +330,92 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default. With
                 a filled cache `input_ids` are not all there, so it must be given.
             sequence_ids: (1 t) where several sequences are packed into one row without padding: which one each token
-                belongs to. `position_ids` begin anew in each, and `image_index` says which of the row's n images each
+                belongs to. `position_ids` start at 0 in each, and `image_index` says which of the row's n images each
                 token sees, from 1 on, 0 for none.
             labels: (b t) token ids that the loss is taken of, -100 elsewhere.
             class_labels: (b) or (b num_labels), see `classification_loss`.
+            num_items_in_batch, num_classes_in_batch: how many labelled tokens and known classes there are in all the
+                batches whose losses will be added up; by default in this one.
             past_key_values, use_cache: the decoder's cache.
             logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
             output_cross_attentions: return the attention weights of gated layers and resampler.
             output_hidden_states: return the decoder's hidden states.
-            kwargs: passed to the decoder; `num_items_in_batch` (labelled tokens) and `num_classes_in_batch` (known
-                classes) to the losses, where those of several batches are added up.
+            kwargs: passed to the decoder.
 
         Raises:
             ValueError: shapes that do not fit, more `<image>` tokens than images, or class labels without a head.
         """
-        explicit = output_cross_attentions or self.config._attn_implementation == "eager"
-        resampler_maps, cross_maps = ([], []) if explicit else (None, None)
-        if pixel_values is not None or image_features is not None:
-            image_latents = self.encode_images(pixel_values, frame_mask, image_features, resampler_maps)
-        if image_latents is not None:
-            image_states = self.latents_to_states(image_latents, row_images)
+        with record_attention_weights(self.attentions() if output_cross_attentions else ()) as weights:
+            if pixel_values is not None or image_features is not None:
+                image_latents = self.encode_images(pixel_values, frame_mask, image_features)
+            if image_latents is not None:
+                image_states = self.latents_to_states(image_latents, row_images)
+            if image_index is None:
+                image_index = self.find_images(input_ids, image_states, past_key_values)
+            image_mask = self.make_image_mask(image_index, image_states)
+            text = self.place_text(input_ids, attention_mask, position_ids, sequence_ids)
+            if labels is not None:
+                next_labels, logits_to_keep = labelled_positions(labels)
+            classifies = self.config.num_labels > 0 and image_latents is not None
+            outputs = self.decode(
+                {"image_states": image_states, "image_mask": image_mask},
+                **text,
+                input_ids=input_ids,
+                past_key_values=past_key_values,
+                use_cache=False if labels is not None else use_cache,
+                logits_to_keep=logits_to_keep,
+                output_hidden_states=output_hidden_states or classifies,
+                **kwargs,
+            )
+        loss = class_logits = None
+        if labels is not None:
+            loss = self.answer_loss(outputs.logits, next_labels, num_items_in_batch)
+        if classifies:
+            places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
+            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
+        if class_labels is not None:
+            loss = (0 if loss is None else loss) + self.class_loss(class_logits, class_labels, num_classes_in_batch)
+        return FlamingoMedOutput(
+            loss=loss,
+            logits=outputs.logits,
+            class_logits=class_logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.get("attentions"),
+            image_states=image_states,
+            **(self.name_attentions(weights, image_mask) if output_cross_attentions else {}),
+        )
+
+    def find_images(
+        self, input_ids: Tensor, image_states: Tensor | None, past_key_values: Cache | None = None
+    ) -> Tensor:
+        """How many images stand before or at each token: ids (b t) → (b t).
+
+        Raises:
+            ValueError: some tokens are in the cache already, or there are more `<image>` tokens than images.
+        """
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            raise ValueError("with a filled cache, image_index must say how many images stand before each token")
+        image_index = (input_ids == self.config.image_token_id).cumsum(-1)
+        check_images(image_index, image_states, self.config.resampler_num_latents)
+        return image_index
+
+    def make_image_mask(self, image_index: Tensor, image_states: Tensor | None) -> Tensor | None:
+        """Which token sees which latents, (b 1 t (n l)); None where there is no image."""
+        if image_states is None:
+            return None
+        num_latents = self.config.resampler_num_latents
+        num_images = image_states.shape[-2] // num_latents
+        return image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
+
+    def place_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        sequence_ids: Tensor | None,
+    ) -> dict[str, Tensor | None]:
+        """The decoder's own mask and positions, of padded rows or of sequences packed into one row."""
         if sequence_ids is not None:
             if self.config.resampler_max_images:
                 raise ValueError(
@@ -356,71 +424,46 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             attention_mask = packed_mask(sequence_ids, self.dtype)
         elif position_ids is None and attention_mask is not None:  # padding on the left takes no positions
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        num_latents = self.config.resampler_num_latents
-        if image_index is None:
-            if past_key_values is not None and past_key_values.get_seq_length() > 0:
-                raise ValueError("with a filled cache, image_index must say how many images stand before each token")
-            image_index = (input_ids == self.config.image_token_id).cumsum(-1)
-            check_images(image_index, image_states, num_latents)
-        mask = None
-        if image_states is not None:
-            num_images = image_states.shape[-2] // num_latents
-            mask = image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
+        return {"attention_mask": attention_mask, "position_ids": position_ids}
 
-        if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            # Which positions those are depends on the data, so a compiled graph takes all.
-            if torch.compiler.is_compiling():
-                logits_to_keep = torch.arange(labels.shape[1], device=labels.device)
-            else:
-                logits_to_keep = (next_labels != -100).any(0).nonzero().squeeze(1)
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
-        num_classes_in_batch = kwargs.pop("num_classes_in_batch", None)
-        return_dict = kwargs.pop("return_dict", True)
-        classifies = self.config.num_labels > 0 and image_latents is not None
-        images = {"image_states": image_states, "image_mask": mask, "cross_attention_maps": cross_maps}
-        with carried(images) if self.drops_keywords else nullcontext():
-            outputs = self.language_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=False if labels is not None else use_cache,
-                logits_to_keep=logits_to_keep,
-                output_hidden_states=output_hidden_states or classifies,
-                **({} if self.drops_keywords else images),
-                **kwargs,
-            )
+    def decode(self, images: dict[str, Tensor | None], **kwargs) -> ModelOutput:
+        """The decoder's forward.
 
-        loss = class_logits = None
-        if labels is not None and outputs.logits.shape[1] == 0:  # no answer to learn from
-            loss = outputs.logits.sum()
-        elif labels is not None:
-            loss = self.loss_function(
-                outputs.logits,
-                labels=None,
-                shift_labels=next_labels[:, logits_to_keep],
-                vocab_size=outputs.logits.shape[-1],
-                num_items_in_batch=num_items_in_batch,
-            )
-        if classifies:
-            places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
-            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
-        if class_labels is not None:
-            class_loss = self.class_loss(class_logits, class_labels, num_classes_in_batch)
-            loss = class_loss if loss is None else loss + class_loss
-        output = FlamingoMedOutput(
-            loss=loss,
-            logits=outputs.logits,
-            class_logits=class_logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
-            attentions=outputs.get("attentions"),
-            image_states=image_states,
-            cross_attentions=tuple(cross_maps) if output_cross_attentions else None,
-            resampler_attentions=tuple(resampler_maps) if output_cross_attentions else None,
+        Args:
+            images: keyword arguments that reach the gated cross-attention before each of its layers.
+            kwargs: those of its own forward.
+        """
+        if not self.drops_keywords:
+            return self.language_model(**images, **kwargs)
+        with carried(images):
+            return self.language_model(**kwargs)
+
+    def answer_loss(self, logits: Tensor, next_labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
+        """Cross entropy of logits (b k v) and the labels of the tokens that follow, (b k)."""
+        if logits.shape[1] == 0:  # no answer to train on
+            return logits.sum()
+        return self.loss_function(
+            logits,
+            labels=None,
+            shift_labels=next_labels,
+            vocab_size=logits.shape[-1],
+            num_items_in_batch=num_items_in_batch,
         )
-        return output if return_dict else output.to_tuple()
+
+    def attentions(self) -> list[nn.Module]:
+        """The attention modules of resampler and gated cross-attention, whose weights can be recorded."""
+        return [layer.attn for layer in (*self.resampler.layers, *self.cross_attn)]
+
+    def name_attentions(
+        self, weights: dict[nn.Module, Tensor], image_mask: Tensor | None
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Recorded attention weights as they stand in the output: 0 for tokens that see no image."""
+        resampler = [weights[layer.attn] for layer in self.resampler.layers if layer.attn in weights]
+        cross = [weights[layer.attn] for layer in self.cross_attn if layer.attn in weights]
+        return {
+            "cross_attentions": tuple(one * image_mask.any(-1, keepdim=True) for one in cross),
+            "resampler_attentions": tuple(resampler),
+        }
 
     def classify(
         self,
@@ -459,3 +502,15 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         if self.config.train_embeddings == "new":
             raise ValueError("with train_embeddings='new' the vocabulary cannot be resized; start with all tokens")
         return super().resize_token_embeddings(*args, **kwargs)
+
+
+def labelled_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The k positions that predict a labelled token of any row: labels (b t) → the labels that follow (b k), and (k).
+
+    Which positions those are depends on the data, so a compiled graph takes all.
+    """
+    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    if torch.compiler.is_compiling():
+        return next_labels, torch.arange(labels.shape[1], device=labels.device)
+    positions = (next_labels != -100).any(0).nonzero().squeeze(1)
+    return next_labels[:, positions], positions

@@ -21,13 +21,12 @@ class FlamingoMedPerceiverLayer(GradientCheckpointingLayer):
         self.attn = FlamingoMedAttention(width, width, num_heads, head_dim, nn.LayerNorm if qk_norm else None)
         self.ff = FlamingoMedFeedForward(width, ff_mult, act=act)
 
-    def forward(
-        self, latents: Tensor, patches: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor | None = None) -> Tensor:
         """(b l d), (b p d), mask (b 1 1 (p l)) → (b l d)."""
         queries = self.latent_norm(latents)
         media = torch.cat([self.patch_norm(patches), queries], dim=1)
-        latents = latents + self.attn(queries, self.attn.keys_values(media), mask, maps)
+        attended, _ = self.attn(queries, self.attn.keys_values(media), mask)
+        latents = latents + attended
         return latents + self.ff(latents)
 
 
@@ -85,18 +84,11 @@ class FlamingoMedPerceiverResampler(nn.Module):
             if embedding is not None:
                 init.normal_(embedding)
 
-    def forward(
-        self,
-        patches: Tensor,
-        frame_mask: Tensor | None = None,
-        maps: list[Tensor] | None = None,
-        images_per_row: int = 1,
-    ) -> Tensor:
+    def forward(self, patches: Tensor, frame_mask: Tensor | None = None, images_per_row: int = 1) -> Tensor:
         """Features of the image encoder (b f p d) → latents (b l d).
 
         Args:
             frame_mask: (b f) False on frames that only fill up; None where there are none.
-            maps: where given, each layer appends its attention weights (b a l (f p + l)).
             images_per_row: so many of the b images follow each other in one row.
 
         Raises:
@@ -126,5 +118,5 @@ class FlamingoMedPerceiverResampler(nn.Module):
         patches = rearrange(patches, "b f p d -> b (f p) d")
         latents = repeat(self.latents, "l d -> b l d", b=b)
         for layer in self.layers:
-            latents = layer(latents, patches, mask, maps)
+            latents = layer(latents, patches, mask)
         return self.norm(latents)

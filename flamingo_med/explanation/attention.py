@@ -20,6 +20,7 @@ from transformers.modeling_outputs import ModelOutput
 
 from flamingo_med.explanation.case import Case, require_patches
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
+from modeling_flamingo_med.layers_flamingo_med import record_attention_weights
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedOutput
 from processing.errors import InputError
 
@@ -94,22 +95,21 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
 def _record(case: Case, pixels: Tensor) -> tuple[Tensor, FlamingoMedOutput, Path]:
     """The target's values (1 k), the output, and the very maps that both were computed with."""
     model, encoder = case.model, case.model.vision_encoder
-    ours: dict[nn.Module, Tensor] = {}
     encoded: list[ModelOutput] = []
 
-    def keep_map(layer: nn.Module, args: tuple, output: Tensor) -> None:
-        ours[layer] = args[3][-1]  # `maps`, before what is no part of the gradient's path is done to it
-
-    def ask_for_maps(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def ask_for_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "output_attentions": True}
 
-    gated = [layer.attn for layer in model.cross_attn]
-    resampler = [layer.attn for layer in model.resampler.layers]
-    hooks = [layer.register_forward_hook(keep_map) for layer in (*gated, *resampler)]
-    hooks.append(encoder.register_forward_pre_hook(ask_for_maps, with_kwargs=True))
-    hooks.append(encoder.register_forward_hook(lambda module, args, output: encoded.append(output)))
+    hooks = [
+        encoder.register_forward_pre_hook(ask_for_weights, with_kwargs=True),
+        encoder.register_forward_hook(lambda module, args, output: encoded.append(output)),
+    ]
     try:
-        with _explicit(model.language_model), _explicit(encoder):
+        with (
+            _eager(model.language_model),
+            _eager(encoder),
+            record_attention_weights(model.attentions()) as ours,
+        ):
             asked = {"output_cross_attentions": True, "output_attentions": True}
             values, outputs = case.target.run(model, pixel_values=pixels, **asked)
     finally:
@@ -119,13 +119,16 @@ def _record(case: Case, pixels: Tensor) -> tuple[Tensor, FlamingoMedOutput, Path
     # Layers behind the one whose features are taken have no part in the answer.
     of_encoder = of_encoder[: model.config.vision_feature_layer % (len(of_encoder) + 1)]
     of_decoder = list(outputs.attentions or [])
-    path = Path(of_decoder, [ours[layer] for layer in gated], [ours[layer] for layer in resampler], of_encoder)
+    of_cross, of_resampler = (
+        [ours[layer.attn] for layer in part] for part in (model.cross_attn, model.resampler.layers)
+    )
+    path = Path(of_decoder, of_cross, of_resampler, of_encoder)
     return values, outputs, path
 
 
 @contextmanager
-def _explicit(part: PreTrainedModel) -> Iterator[None]:
-    """Within, the part computes attention step by step, which is the only way that returns maps."""
+def _eager(part: PreTrainedModel) -> Iterator[None]:
+    """Within, the part computes attention step by step, the only way that returns its weights."""
     before = part.config._attn_implementation
     part.set_attn_implementation("eager")
     try:

@@ -14,7 +14,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from tests.conftest import QUESTIONS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # As where the two packages are not installed, whatever the environment of the tests is.
 NOT_INSTALLED = """

@@ -105,6 +105,7 @@ def test_attention_out(make_model, processor, images):
     plain, outputs = model(**inputs), model(**inputs, output_cross_attentions=True)
     assert (plain.cross_attentions, plain.resampler_attentions) == (None, None)
     torch.testing.assert_close(outputs.logits, plain.logits)
+    assert not any(attention._forward_hooks for attention in model.attentions())
     (b, t), (n, latents, heads) = inputs["input_ids"].shape, (2, 4, 2)
     assert [tuple(m.shape) for m in outputs.cross_attentions] == [(b, heads, t, n * latents)] * len(model.cross_attn)
     assert [tuple(m.shape) for m in outputs.resampler_attentions] == [(b * n, heads, latents, 17 + latents)] * 2
