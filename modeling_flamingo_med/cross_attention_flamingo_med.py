@@ -11,6 +11,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedAttention, FlamingoMedFeedForward, FlamingoMedGate
 
 # Keyword arguments on their way to the layers of a decoder whose class drops them, in this thread's (or task's) call.
@@ -84,34 +85,29 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
     With both gates at 0, where they start by default, a layer leaves the decoder as it is.
 
     Args:
-        width, media_width: of the decoder and of the image's latents.
-        num_heads, head_dim: attention heads and the width of one.
-        ff_mult, act, gated_ff: feed-forward width over `width`, its activation, and whether that gates.
-        qk_norm: norm of queries and keys in each head.
-        rms_norm_eps: all norms are RMSNorms with this epsilon; LayerNorms where None.
-        gate_init: where the gates' α starts.
+        config: its settings `cross_attn_…`; the widths are those of the decoder and of the image's latents.
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        media_width: int,
-        num_heads: int,
-        head_dim: int,
-        ff_mult: float,
-        act: str = "gelu",
-        gated_ff: bool = False,
-        qk_norm: bool = False,
-        rms_norm_eps: float | None = None,
-        gate_init: float = 0.0,
-    ):
+    def __init__(self, config: FlamingoMedConfig):
         super().__init__()
-        norm = nn.LayerNorm if rms_norm_eps is None else partial(nn.RMSNorm, eps=rms_norm_eps)
+        width, heads, head_dim = (
+            config.text_config.hidden_size,
+            config.cross_attn_num_heads,
+            config.cross_attn_head_dim,
+        )
+        eps, gate_init = config.cross_attn_rms_norm_eps, config.cross_attn_gate_init
+        norm = nn.LayerNorm if eps is None else partial(nn.RMSNorm, eps=eps)
+        qk_norm = norm if config.cross_attn_qk_norm else None
         self.norm = norm(width)
-        self.attn = FlamingoMedAttention(width, media_width, num_heads, head_dim, norm if qk_norm else None)
+        self.attn = FlamingoMedAttention(config, width, config.vision_width, heads, head_dim, qk_norm)
         self.attn_gate = FlamingoMedGate(gate_init)
-        self.ff = FlamingoMedFeedForward(width, ff_mult, act=act, gated=gated_ff, norm=norm)
+        self.ff = FlamingoMedFeedForward(
+            width,
+            config.cross_attn_ff_mult,
+            act=config.cross_attn_act,
+            gated=config.cross_attn_gated_ff,
+            norm=norm,
+        )
         self.ff_gate = FlamingoMedGate(gate_init)
 
     def forward(self, x: Tensor, image_states: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:

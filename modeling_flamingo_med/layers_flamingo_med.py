@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 MakeNorm = Callable[[int], nn.Module]  # of a width
 
@@ -23,20 +24,58 @@ class FlamingoMedKeysValues(nn.Linear):
     has to find its weights by themselves."""
 
 
+def eager_attention_forward(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs,
+) -> tuple[Tensor, Tensor]:
+    """Scaled dot-product attention step by step, the implementation "eager" of the interface of `transformers`.
+
+    Args:
+        query, key, value: (b a q e), (b a k e), (b a k e)
+        attention_mask: (b 1 q k) True where q sees k.
+
+    Returns:
+        (b q a e), and the attention weights (b a q k).
+    """
+    scores = query @ key.transpose(-1, -2) * scaling
+    if attention_mask is not None:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1)
+    return (weights @ value).transpose(1, 2), weights
+
+
 class FlamingoMedAttention(nn.Module):
     """Multi-head attention from queries (b q d) to the keys and values of something else, without biases.
 
+    It goes through the attention interface of `transformers`, so that an implementation registered there by
+    `AttentionInterface.register` reaches it. Such a one gets the mask as it is: (b 1 q k), True where q sees k.
+
     Args:
-        query_width, media_width: of what asks and of what is asked.
+        config: its `attn_implementation` is looked up at each call.
+        query_width, media_width: width of the queries, and of what the keys and values are made from.
         num_heads, head_dim: attention heads and the width of one.
         qk_norm: makes the norms of queries and keys in each head; None for none.
     """
 
     def __init__(
-        self, query_width: int, media_width: int, num_heads: int, head_dim: int, qk_norm: MakeNorm | None = None
+        self,
+        config: PretrainedConfig,
+        query_width: int,
+        media_width: int,
+        num_heads: int,
+        head_dim: int,
+        qk_norm: MakeNorm | None = None,
     ):
         super().__init__()
+        self.config = config
         self.num_heads = num_heads
+        self.scaling = head_dim**-0.5
+        self.is_causal = False  # SDPA would take attention without a mask for a decoder's
         self.to_q = nn.Linear(query_width, num_heads * head_dim, bias=False)
         self.to_kv = FlamingoMedKeysValues(media_width, 2 * num_heads * head_dim, bias=False)
         self.to_out = nn.Linear(num_heads * head_dim, query_width, bias=False)
@@ -60,25 +99,20 @@ class FlamingoMedAttention(nn.Module):
             queries: (b q d)
             keys_values: (b 2 a k e)
             mask: (b 1 q k) True where q sees k.
-            output_attentions: return the attention weights, for which the attention is computed step by step.
+            output_attentions: return the attention weights, whatever the implementation: it is eager for this call.
 
         Returns:
-            (b q d), and the attention weights (b a q k) or None.
+            (b q d), and the attention weights (b a q k), None where the implementation has none.
         """
         queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
         if self.q_norm is not None:
             queries = self.q_norm(queries)
         keys, values = keys_values.unbind(1)
-        weights = None
-        if output_attentions:
-            scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-            if mask is not None:
-                scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-            weights = scores.softmax(-1)
-            attended = weights @ values
-        else:
-            attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        return self.to_out(rearrange(attended, "b a q e -> b q (a e)")), weights
+        attend = eager_attention_forward
+        if not output_attentions:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, attend)
+        attended, weights = attend(self, queries, keys, values, mask, scaling=self.scaling, dropout=0.0)
+        return self.to_out(rearrange(attended, "b q a e -> b q (a e)")), weights
 
 
 @contextmanager

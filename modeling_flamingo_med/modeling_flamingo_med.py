@@ -89,37 +89,11 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             raise ValueError("image_token_id is missing: pass FlamingoMedConfig(…, **processor.token_ids)")
         select = config.vision_feature_select
         self.vision_encoder = vision_encoder or load_vision_encoder(config.vision_config, select)
-        self.resampler = FlamingoMedPerceiverResampler(
-            width=config.vision_width,
-            depth=config.resampler_depth,
-            num_latents=config.resampler_num_latents,
-            num_heads=config.resampler_num_heads,
-            head_dim=config.resampler_head_dim,
-            ff_mult=config.resampler_ff_mult,
-            act=config.resampler_act,
-            qk_norm=config.resampler_qk_norm,
-            num_positions=config.resampler_num_positions,
-            max_frames=config.resampler_max_frames,
-            max_images=config.resampler_max_images,
-        )
+        self.resampler = FlamingoMedPerceiverResampler(config)
         self.language_model = language_model or load_language_model(config.text_config)
         decoder_layers = find_decoder_layers(self.language_model)
         gated = range(config.cross_attn_first_layer, len(decoder_layers), config.cross_attn_every_n_layers)
-        self.cross_attn = nn.ModuleList(
-            FlamingoMedGatedCrossAttention(
-                width=config.text_config.hidden_size,
-                media_width=config.vision_width,
-                num_heads=config.cross_attn_num_heads,
-                head_dim=config.cross_attn_head_dim,
-                ff_mult=config.cross_attn_ff_mult,
-                act=config.cross_attn_act,
-                gated_ff=config.cross_attn_gated_ff,
-                qk_norm=config.cross_attn_qk_norm,
-                rms_norm_eps=config.cross_attn_rms_norm_eps,
-                gate_init=config.cross_attn_gate_init,
-            )
-            for _ in gated
-        )
+        self.cross_attn = nn.ModuleList(FlamingoMedGatedCrossAttention(config) for _ in gated)
         self.drops_keywords = config.text_config.model_type in DECODERS_THAT_DROP_KEYWORDS
         for i, layer in enumerate(decoder_layers):
             index = gated.index(i) if i in gated else None
@@ -169,7 +143,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         make_room(language_model, vocab_size)
         parts = {"vision": (vision, vision_encoder), "text": (text, language_model)}
         backbones = {part: reference(name, model) for part, (name, model) in parts.items() if isinstance(name, str)}
-        config = FlamingoMedConfig(vision_encoder.config, language_model.config, backbones=backbones, **config)
+        parts = {"vision_config": vision_encoder.config, "text_config": language_model.config}
+        config = FlamingoMedConfig(**parts, backbones=backbones, **config)
         return cls(config, vision_encoder, language_model)
 
     def freeze(self) -> None:

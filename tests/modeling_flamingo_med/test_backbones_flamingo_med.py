@@ -291,4 +291,4 @@ def test_decoders_that_would_not_see_the_image_are_refused(processor):
             VISION["clip"], BertConfig(**bert), **processor.token_ids, **SMALL
         )
     with pytest.raises(ValueError, match="image_token_id is missing"):
-        FlamingoMedForConditionalGeneration(FlamingoMedConfig(VISION["clip"], TEXT["gpt2"]))
+        FlamingoMedForConditionalGeneration(FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"]))

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from modeling_flamingo_med import (
+    FlamingoMedConfig,
     FlamingoMedForConditionalGeneration,
     FlamingoMedGatedCrossAttention,
     FlamingoMedPerceiverResampler,
@@ -174,13 +175,14 @@ def test_parameter_summary_adds_up(make_model):
 
 
 def test_the_two_blocks_alone():
-    resampler = FlamingoMedPerceiverResampler(
-        width=32, depth=2, num_latents=8, num_heads=4, head_dim=8, ff_mult=4, num_positions=50
-    )
-    assert resampler(torch.randn(3, 1, 50, 32)).shape == (3, 8, 32)
-    gated = FlamingoMedGatedCrossAttention(width=16, media_width=32, num_heads=4, head_dim=8, ff_mult=4, gate_init=1.0)
-    states = gated.attn.keys_values(torch.randn(2, 8, 32))
-    x = torch.randn(2, 5, 16)
-    nothing = torch.zeros(2, 1, 5, 8, dtype=torch.bool)
+    settings = {**SMALL, "resampler_num_positions": 50, "cross_attn_gate_init": 1.0}
+    config = FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"], **settings)
+    resampler = FlamingoMedPerceiverResampler(config)
+    latents = resampler(torch.randn(3, 1, 50, 32))
+    assert latents.shape == (3, 4, 32)
+    gated = FlamingoMedGatedCrossAttention(config)
+    states = gated.attn.keys_values(latents)
+    x = torch.randn(3, 5, 32)
+    nothing = torch.zeros(3, 1, 5, 4, dtype=torch.bool)
     torch.testing.assert_close(gated(x, states, nothing), gated(x, None, None))
     assert not torch.equal(gated(x, states, ~nothing), gated(x, None, None))
