@@ -1,7 +1,6 @@
 """FlamingoMedPreTrainedModel: how weights begin, are saved and are loaded, with the backbones or without."""
 
 import copy
-import inspect
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -53,8 +52,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         """
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if config is None:
-            known = inspect.signature(FlamingoMedConfig.__init__).parameters
-            settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
+            settings = {key: kwargs.pop(key) for key in FlamingoMedConfig.settings() if key in kwargs}
             saved, _ = FlamingoMedConfig.get_config_dict(name, **hub)
             config = FlamingoMedConfig.from_dict(saved | settings)  # so that what depends on a setting follows it
         wants_info = kwargs.pop("output_loading_info", False)

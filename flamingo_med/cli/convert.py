@@ -9,7 +9,6 @@ of flamingo-pytorch; which one, and all widths and depths, its weights tell. Whe
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_type_hints
 
 from flamingo_med.cli.parser import CommandParser
 from flamingo_med.conversion.convert import convert
@@ -38,9 +37,9 @@ class ConversionArguments:
     def __post_init__(self):
         if self.prompt is not None:
             check_keys([self.prompt], PROMPTS, "prompt")
-        hints = get_type_hints(FlamingoMedConfig.__init__)
-        check_keys(self.config, hints, "setting of the model")
-        check_types(self.config, hints)
+        settings = FlamingoMedConfig.settings()
+        check_keys(self.config, settings, "setting of the model")
+        check_types(self.config, settings)
 
 
 def main(arguments: list[str]) -> None:
