@@ -180,6 +180,10 @@ class FlamingoMedConfig(PretrainedConfig):
         if not 0 <= smoothing <= 1:
             raise ValueError(f"classification_label_smoothing is from 0 to 1, got {smoothing}")
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """As in `transformers`, which would leave out two classes without names, and with them the head."""
+        return {**super().to_diff_dict(), "id2label": self.id2label}
+
     @classmethod
     def settings(cls) -> dict[str, Any]:
         """The settings by name, with their types.

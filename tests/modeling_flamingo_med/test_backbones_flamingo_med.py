@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from packaging.version import Version
 from transformers import (
     BertConfig,
@@ -249,6 +250,8 @@ def test_settings_of_the_layers(decoder_model):
     ):
         with pytest.raises(ValueError, match=message):
             decoder_model("gpt2", **settings)
+    with pytest.raises(StrictDataclassFieldValidationError, match="'resampler_depth' expected int, got str"):
+        decoder_model("gpt2", resampler_depth="6")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mpt"])

@@ -152,6 +152,11 @@ def test_head_is_saved_with_its_names(make_model, processor, images, tmp_path):
         assert same_weights(loaded, model)
 
 
+def test_two_classes_without_names_are_saved(tmp_path):
+    FlamingoMedConfig(num_labels=2).save_pretrained(tmp_path)
+    assert FlamingoMedConfig.from_pretrained(tmp_path).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
 def test_without_a_head(make_model, processor, images, tmp_path):
     config = FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"])
     assert (config.num_labels, config.id2label) == (0, {})
