@@ -119,17 +119,23 @@ def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
     raise ValueError(f"{kind} has no list of {config.num_hidden_layers} decoder layers to put cross-attention before")
 
 
-def stay_without_dropout(language_model: PreTrainedModel, mode: bool) -> None:
+def train_frozen(language_model: PreTrainedModel, mode: bool) -> None:
     """Put a frozen decoder in evaluation mode, but for what `mode`, training, is needed for.
 
     Its layers say that they train, since gradient checkpointing asks them; and adapters (PEFT) in it do train.
     """
     language_model.eval()
+    set_layer_dropout(language_model, False)
     for layer in find_decoder_layers(language_model):
         layer.training = mode
-        for name, value in vars(layer).items():
-            if name.endswith("dropout") and isinstance(value, float):  # OPT and BioGPT drop out in the layer itself
-                setattr(layer, name, 0.0)
     for module in language_model.modules():
         if type(module).__module__.startswith("peft."):
             module.train(mode)
+
+
+def set_layer_dropout(language_model: PreTrainedModel, enabled: bool) -> None:
+    """Turn the dropout of OPT and BioGPT, which the decoder layer itself applies, off or on again as configured."""
+    for layer in find_decoder_layers(language_model):
+        own = {name: p for name, p in vars(layer).items() if name.endswith("dropout") and isinstance(p, float)}
+        configured = vars(layer).setdefault("_configured_dropout", own)
+        vars(layer).update(configured if enabled else dict.fromkeys(configured, 0.0))

@@ -18,7 +18,8 @@ from .backbones_flamingo_med import (
     load_vision_encoder,
     make_room,
     reference,
-    stay_without_dropout,
+    set_layer_dropout,
+    train_frozen,
 )
 from .classification_flamingo_med import FlamingoMedClassificationHead, classification_loss, question_end
 from .configuration_flamingo_med import FlamingoMedConfig
@@ -163,7 +164,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         if self.config.freeze_vision:
             self.vision_encoder.eval()
         if self.config.freeze_text:
-            stay_without_dropout(self.language_model, mode)
+            train_frozen(self.language_model, mode)
+        else:
+            set_layer_dropout(self.language_model, True)
         return self
 
     def parameter_summary(self) -> str:

@@ -164,6 +164,25 @@ def test_gradient_checkpointing_and_no_dropout_in_frozen_decoders(decoder_model,
         torch.testing.assert_close(gradients[1][key], gradient)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt", "biogpt"])
+@torch.no_grad()
+def test_an_unfrozen_decoder_has_its_dropout_again(decoder_model, processor, images, name):
+    model = decoder_model(name)
+    inputs = processor(images=images, text=QUESTIONS, answers=["yes", "no", "left"])
+    still = model(**inputs).loss
+    torch.testing.assert_close(model.train()(**inputs).loss, still)
+    model.config.freeze_text = False
+    losses = [model.train()(**inputs).loss for _ in range(2)]
+    assert not torch.isclose(*losses)
+    layer = find_decoder_layers(model.language_model)[0]
+    if name != "gpt2":  # its dropout is in modules
+        assert layer.dropout == find_decoder_layers(decoder_model(name, freeze_text=False).language_model)[0].dropout
+        assert layer.dropout > 0
+    torch.testing.assert_close(model.eval()(**inputs).loss, still)
+    model.config.freeze_text = True
+    torch.testing.assert_close(model.train()(**inputs).loss, still)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_new_tokens_and_scored_candidates(decoder_model, processor, images, name):
