@@ -12,8 +12,8 @@ from transformers.models.clip import CLIPVisionModelWithProjection
 
 # Decoders whose layers get keyword arguments although their class does not say so.
 DECODERS_KNOWN_TO_WORK = {"biogpt"}
-# Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless. Not to layers
-# that gradient checkpointing computes again: before transformers 5.23 those run hooks again, and fail.
+# Decoders that drop keyword arguments before their layers, which get them by `context_keywords` nevertheless; but for
+# layers that gradient checkpointing computes again: before transformers 5.23 those run hooks again, and fail.
 DECODERS_THAT_DROP_KEYWORDS = {"mpt"}
 
 
@@ -51,8 +51,8 @@ def _load(
     return kind.from_pretrained(source, config=config, dtype=torch.float32, revision=revision)
 
 
-def make_room(language_model: PreTrainedModel, vocab_size: int) -> None:
-    """Rows for all tokens; those of new ones are drawn around the mean of the others."""
+def resize_embeddings(language_model: PreTrainedModel, vocab_size: int) -> None:
+    """Embeddings for all tokens; those of new ones are sampled around the mean of the others."""
     if vocab_size > language_model.get_input_embeddings().num_embeddings:
         language_model.resize_token_embeddings(vocab_size)
 

@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 
 FEATURE_SELECTIONS = ("full", "patch", "pooled")
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification")
-LEARNING_EMBEDDINGS = ("all", "new", "none")
+TRAINABLE_EMBEDDINGS = ("all", "new", "none")
 
 
 @strict
@@ -158,7 +158,7 @@ class FlamingoMedConfig(PretrainedConfig):
 
     def _check_ranges(self) -> None:
         _check("vision_feature_select", self.vision_feature_select, FEATURE_SELECTIONS)
-        _check("train_embeddings", self.train_embeddings, LEARNING_EMBEDDINGS)
+        _check("train_embeddings", self.train_embeddings, TRAINABLE_EMBEDDINGS)
         if self.vision_feature_select == "pooled" and self.vision_feature_layer != -1:
             raise ValueError(f"the pooled vector is the encoder's output, not of layer {self.vision_feature_layer}")
         if not self.freeze_text and self.train_embeddings != "all":

@@ -15,24 +15,24 @@ from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedAttention, FlamingoMedFeedForward, FlamingoMedGate
 
 # Keyword arguments on their way to the layers of a decoder whose class drops them, in this thread's (or task's) call.
-_CARRIED: ContextVar[dict[str, Any]] = ContextVar("carried", default={})  # noqa: B039 (never changed in place)
+_CONTEXT: ContextVar[dict[str, Any]] = ContextVar("context_keywords", default={})  # noqa: B039 (never changed in place)
 
 
 @contextmanager
-def carried(keywords: dict[str, Any]) -> Iterator[None]:
-    """Within, the hooks with `carried=True` find these keyword arguments although the decoder drops them."""
-    token = _CARRIED.set(keywords)
+def context_keywords(keywords: dict[str, Any]) -> Iterator[None]:
+    """Within, hooks with `from_context=True` find these keyword arguments although the decoder drops them."""
+    token = _CONTEXT.set(keywords)
     try:
         yield
     finally:
-        _CARRIED.reset(token)
+        _CONTEXT.reset(token)
 
 
-def image_mask(image_index: Tensor, num_images: int, num_latents: int, latest_only: bool = True) -> Tensor:
+def image_mask(latest_image: Tensor, num_images: int, num_latents: int, latest_only: bool = True) -> Tensor:
     """Which token sees which latents.
 
     Args:
-        image_index: (b t) how many images stand before or at each token; 0 where none does.
+        latest_image: (b t) the number of the latest image before or at each token, from 1 on; 0 for none.
         num_images: n.
         num_latents: l.
         latest_only: each token sees the latest image before it (Alayrac et al. 2022, section 3.1.3); otherwise all
@@ -41,9 +41,9 @@ def image_mask(image_index: Tensor, num_images: int, num_latents: int, latest_on
     Returns:
         (b 1 t (n l)) True where the token sees the latent.
     """
-    image_of_latent = repeat(torch.arange(num_images, device=image_index.device), "n -> (n l)", l=num_latents)
-    image_index = rearrange(image_index, "b t -> b 1 t 1")
-    return image_index == image_of_latent + 1 if latest_only else image_index > image_of_latent
+    image_of_latent = repeat(torch.arange(num_images, device=latest_image.device), "n -> (n l)", l=num_latents)
+    latest_image = rearrange(latest_image, "b t -> b 1 t 1")
+    return latest_image == image_of_latent + 1 if latest_only else latest_image > image_of_latent
 
 
 def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -61,19 +61,19 @@ def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(sees, dtype=dtype).masked_fill(~sees, torch.finfo(dtype).min)
 
 
-def check_images(image_index: Tensor, image_states: Tensor | None, num_latents: int) -> None:
+def check_images(latest_image: Tensor, image_key_values: Tensor | None, num_latents: int) -> None:
     """Refuse a token that waits for an image that is not there: it would see none, in silence.
 
     Args:
-        image_index: (b t) as in `image_mask`.
-        image_states: (b g 2 a (n l) e) of the images that are there, None for none.
+        latest_image: (b t) as in `image_mask`.
+        image_key_values: (b g 2 a (n l) e) of the images that are there, None for none.
         num_latents: l.
     """
-    num_images = 0 if image_states is None else image_states.shape[-2] // num_latents
-    if image_states is not None and len(image_states) != len(image_index):
-        raise ValueError(f"images of {len(image_states)} rows for input_ids {tuple(image_index.shape)}")
-    if not torch.compiler.is_compiling() and image_index.max() > num_images:
-        raise ValueError(f"{image_index.max()} <image> tokens in a row, but {num_images} images")
+    num_images = 0 if image_key_values is None else image_key_values.shape[-2] // num_latents
+    if image_key_values is not None and len(image_key_values) != len(latest_image):
+        raise ValueError(f"images of {len(image_key_values)} rows for input_ids {tuple(latest_image.shape)}")
+    if not torch.compiler.is_compiling() and latest_image.max() > num_images:
+        raise ValueError(f"{latest_image.max()} <image> tokens in a row, but {num_images} images")
 
 
 class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
@@ -110,17 +110,17 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
         )
         self.ff_gate = FlamingoMedGate(gate_init)
 
-    def forward(self, x: Tensor, image_states: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, image_key_values: Tensor | None = None, image_mask: Tensor | None = None) -> Tensor:
         """Hidden states (b t d) → (b t d).
 
         Args:
-            image_states: (b 2 a (n l) e) keys and values of the images' latents; None where no image is given.
+            image_key_values: (b 2 a (n l) e) keys and values of the images' latents; None where no image is given.
             image_mask: (b 1 t (n l)) True where the token sees the latent. A token that sees none takes nothing.
         """
-        if image_states is not None:
+        if image_key_values is not None:
             sees_image = image_mask.any(-1)  # (b 1 t)
             # A softmax over nothing is not a number: such tokens look everywhere, and what they take is dropped.
-            attended, _ = self.attn(self.norm(x), image_states, image_mask | ~sees_image.unsqueeze(-1))
+            attended, _ = self.attn(self.norm(x), image_key_values, image_mask | ~sees_image.unsqueeze(-1))
             x = x + self.attn_gate(attended) * rearrange(sees_image, "b 1 t -> b t 1")
         return x + self.ff_gate(self.ff(x))
 
@@ -128,28 +128,28 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
 class FlamingoMedCrossAttentionHook:
     """Forward pre-hook on an untouched decoder layer: a gated cross-attention works on its hidden states first.
 
-    Image states and mask travel through the decoder's forward as keyword arguments, so no module ever holds the state
-    of a call; they end here, and the decoder layer does not see them.
+    The images' keys and values and the mask travel through the decoder's forward as keyword arguments, so no module
+    ever holds the state of a call; they end here, and the decoder layer does not see them.
 
     Args:
         cross_attn: all gated cross-attentions; looked up at each call, since an adapter may have replaced one.
         index: which of them stands before this decoder layer, None for none.
-        carried: the decoder drops keyword arguments; they come by `carried`.
+        from_context: the decoder drops keyword arguments, so they come by `context_keywords`.
     """
 
-    def __init__(self, cross_attn: nn.ModuleList, index: int | None, carried: bool):
+    def __init__(self, cross_attn: nn.ModuleList, index: int | None, from_context: bool):
         self.cross_attn = cross_attn
         self.index = index
-        self.carried = carried
+        self.from_context = from_context
 
     def __call__(self, decoder_layer: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Replace the hidden states (b t d), which come as the first argument or by name."""
-        kwargs = {**kwargs, **_CARRIED.get()} if self.carried else dict(kwargs)
-        image_states = kwargs.pop("image_states", None)  # (b g 2 a (n l) e)
+        kwargs = {**kwargs, **_CONTEXT.get()} if self.from_context else dict(kwargs)
+        image_key_values = kwargs.pop("image_key_values", None)  # (b g 2 a (n l) e)
         image_mask = kwargs.pop("image_mask", None)
         if self.index is None:
             return args, kwargs
         x = args[0] if args else kwargs.pop("hidden_states")
-        states = None if image_states is None else image_states[:, self.index]
-        x = self.cross_attn[self.index](x, states, image_mask)
+        key_values = None if image_key_values is None else image_key_values[:, self.index]
+        x = self.cross_attn[self.index](x, key_values, image_mask)
         return (x, *args[1:]), kwargs

@@ -19,7 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 MakeNorm = Callable[[int], nn.Module]  # of a width
 
 
-class FlamingoMedKeysValues(nn.Linear):
+class FlamingoMedKeyValues(nn.Linear):
     """A linear layer of its own class, since it works on images before the layer that it belongs to does on text: FSDP
     has to find its weights by themselves."""
 
@@ -77,27 +77,27 @@ class FlamingoMedAttention(nn.Module):
         self.scaling = head_dim**-0.5
         self.is_causal = False  # SDPA would take attention without a mask for a decoder's
         self.to_q = nn.Linear(query_width, num_heads * head_dim, bias=False)
-        self.to_kv = FlamingoMedKeysValues(media_width, 2 * num_heads * head_dim, bias=False)
+        self.to_kv = FlamingoMedKeyValues(media_width, 2 * num_heads * head_dim, bias=False)
         self.to_out = nn.Linear(num_heads * head_dim, query_width, bias=False)
         self.q_norm = qk_norm(head_dim) if qk_norm else None
         self.k_norm = qk_norm(head_dim) if qk_norm else None
 
-    def keys_values(self, media: Tensor) -> Tensor:
+    def key_values(self, media: Tensor) -> Tensor:
         """Keys and values, stacked: (b k d) → (b 2 a k e)."""
-        keys_values = rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
+        key_values = rearrange(self.to_kv(media), "b k (two a e) -> b two a k e", two=2, a=self.num_heads)
         if self.k_norm is None:
-            return keys_values
-        keys, values = keys_values.unbind(1)
+            return key_values
+        keys, values = key_values.unbind(1)
         return torch.stack([self.k_norm(keys), values], dim=1)
 
     def forward(
-        self, queries: Tensor, keys_values: Tensor, mask: Tensor | None = None, output_attentions: bool = False
+        self, queries: Tensor, key_values: Tensor, mask: Tensor | None = None, output_attentions: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """Scaled dot-product attention.
 
         Args:
             queries: (b q d)
-            keys_values: (b 2 a k e)
+            key_values: (b 2 a k e)
             mask: (b 1 q k) True where q sees k.
             output_attentions: return the attention weights, whatever the implementation: it is eager for this call.
 
@@ -107,7 +107,7 @@ class FlamingoMedAttention(nn.Module):
         queries = rearrange(self.to_q(queries), "b q (a e) -> b a q e", a=self.num_heads)
         if self.q_norm is not None:
             queries = self.q_norm(queries)
-        keys, values = keys_values.unbind(1)
+        keys, values = key_values.unbind(1)
         attend = eager_attention_forward
         if not output_attentions:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, attend)

@@ -1,4 +1,4 @@
-"""FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
+"""FlamingoMedForConditionalGeneration: image encoder and decoder, joined as in the Flamingo paper."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ from .backbones_flamingo_med import (
     image_features,
     load_language_model,
     load_vision_encoder,
-    make_room,
     reference,
+    resize_embeddings,
     set_layer_dropout,
     train_frozen,
 )
@@ -26,8 +26,8 @@ from .configuration_flamingo_med import FlamingoMedConfig
 from .cross_attention_flamingo_med import (
     FlamingoMedCrossAttentionHook,
     FlamingoMedGatedCrossAttention,
-    carried,
     check_images,
+    context_keywords,
     image_mask,
     packed_mask,
 )
@@ -50,7 +50,8 @@ class FlamingoMedOutput(ModelOutput):
         past_key_values: the decoder's cache.
         hidden_states: the decoder's hidden states, one (b t d) a layer, where asked for.
         attentions: the decoder's own attention weights, where asked for.
-        image_states: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with `image_index`.
+        image_key_values: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with
+            `latest_image`.
         cross_attentions: g attention weights (b a t (n l)) of tokens over latents, where asked for.
         resampler_attentions: attention weights (m a l (f p + l)) of latents over patches and latents, one of each
             resampler layer, m all images one after the other, where asked for.
@@ -62,7 +63,7 @@ class FlamingoMedOutput(ModelOutput):
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    image_states: Tensor | None = None
+    image_key_values: Tensor | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     resampler_attentions: tuple[Tensor, ...] | None = None
 
@@ -124,7 +125,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
     def from_vision_text_pretrained(
         cls, vision: str | PretrainedConfig, text: str | PretrainedConfig, *, vocab_size: int, **config
     ) -> "FlamingoMedForConditionalGeneration":
-        """A new model from two pretrained ones, with fresh resampler and cross-attention.
+        """A new model from two pretrained ones, with randomly initialised resampler and cross-attention.
 
         Args:
             vision: Hub id or local folder of an image encoder (of CLIP, its vision tower is taken), or a
@@ -141,22 +142,23 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             text = type(text)(**{**text.to_dict(), "vocab_size": vocab_size, "bos_token_id": None, **ids})
         vision_encoder = load_vision_encoder(vision, config.get("vision_feature_select", "full"))
         language_model = load_language_model(text)
-        make_room(language_model, vocab_size)
+        resize_embeddings(language_model, vocab_size)
         parts = {"vision": (vision, vision_encoder), "text": (text, language_model)}
         backbones = {part: reference(name, model) for part, (name, model) in parts.items() if isinstance(name, str)}
-        parts = {"vision_config": vision_encoder.config, "text_config": language_model.config}
-        config = FlamingoMedConfig(**parts, backbones=backbones, **config)
+        config = FlamingoMedConfig(
+            vision_config=vision_encoder.config, text_config=language_model.config, backbones=backbones, **config
+        )
         return cls(config, vision_encoder, language_model)
 
     def freeze(self) -> None:
-        """Stop the parts that the configuration freezes from learning, batch norm and dropout included."""
+        """Freeze the parts that the configuration says are frozen, their batch norm and dropout included."""
         if self.config.freeze_vision:
             self.vision_encoder.requires_grad_(False)
         if self.config.freeze_text:
             self.language_model.requires_grad_(False)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
                 embeddings.requires_grad_(self.config.train_embeddings == "all")
-        self.train(self.training)  # a new encoder begins in training mode, in which batch norm mixes images
+        self.train(self.training)  # a new encoder is in training mode, in which batch norm mixes images
 
     def train(self, mode: bool = True) -> "FlamingoMedForConditionalGeneration":
         """As in `torch`; frozen parts stay in evaluation mode, so that they have no dropout."""
@@ -170,16 +172,16 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         return self
 
     def parameter_summary(self) -> str:
-        """A table of how many parameters each part has, and how many of them learn or are frozen."""
+        """A table of how many parameters each part has, and how many of them are trainable or frozen."""
 
         def count(p: nn.Parameter) -> int:
             return p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # bitsandbytes packs two in one
 
-        lines = [f"{'part':<16}{'parameters':>16}{'learning':>16}{'frozen':>16}"]
+        lines = [f"{'part':<16}{'parameters':>16}{'trainable':>16}{'frozen':>16}"]
         for name, part in [*self.named_children(), ("all", self)]:
             sizes = [(count(p), p.requires_grad) for p in part.parameters()]
-            total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-            lines.append(f"{name:<16}{total:>16,}{learning:>16,}{total - learning:>16,}")
+            total, trainable = sum(n for n, _ in sizes), sum(n for n, is_trainable in sizes if is_trainable)
+            lines.append(f"{name:<16}{total:>16,}{trainable:>16,}{total - trainable:>16,}")
         return "\n".join(lines)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -242,13 +244,13 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, n)
         return rearrange(latents, "(b n) l d -> b n l d", n=n)
 
-    def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
-        """Latents → the keys and values that the gated layers attend to.
+    def project_image_latents(self, image_latents: Tensor, image_indices: Tensor | None = None) -> Tensor:
+        """Latents → the keys and values that the gated cross-attentions attend to.
 
         Args:
             image_latents: (b n l d)
-            row_images: (b n) where rows share images: the number, in `image_latents` (m 1 l d), of each image of each
-                row. Every distinct image is then encoded once.
+            image_indices: (b n) where rows share images: the index, in `image_latents` (m 1 l d), of each image of
+                each row. Every distinct image is then encoded once.
 
         Returns:
             (b g 2 a (n l) e)
@@ -256,19 +258,19 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         Raises:
             ValueError: rows share several images, although an image's number in its row is in its latents.
         """
-        if self.config.resampler_max_images and row_images is not None and row_images.shape[1] > 1:
+        if self.config.resampler_max_images and image_indices is not None and image_indices.shape[1] > 1:
             raise ValueError(
-                "with resampler_max_images, rows of several images cannot share them; leave out row_images"
+                "with resampler_max_images, rows of several images cannot share them; leave out image_indices"
             )
         latents = rearrange(image_latents, "b n l d -> b (n l) d")
         # Spread over several devices, each layer answers on its own.
-        states = [layer.attn.keys_values(latents).to(latents.device) for layer in self.cross_attn]
-        states = torch.stack(states, dim=1)
-        if row_images is not None:
-            # Not states[row_images], whose gradient is summed on CPUs in whatever order the threads come.
-            states = states.index_select(0, row_images.flatten())
-            states = rearrange(states, "(b n) g two a l e -> b g two a (n l) e", n=row_images.shape[1])
-        return states
+        key_values = [layer.attn.key_values(latents).to(latents.device) for layer in self.cross_attn]
+        key_values = torch.stack(key_values, dim=1)
+        if image_indices is not None:
+            # Not key_values[image_indices], whose gradient is summed on CPUs in whatever order the threads come.
+            key_values = key_values.index_select(0, image_indices.flatten())
+            key_values = rearrange(key_values, "(b n) g two a l e -> b g two a (n l) e", n=image_indices.shape[1])
+        return key_values
 
     @can_return_tuple
     def forward(
@@ -280,9 +282,9 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         frame_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         image_latents: Tensor | None = None,
-        row_images: Tensor | None = None,
-        image_states: Tensor | None = None,
-        image_index: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        image_key_values: Tensor | None = None,
+        latest_image: Tensor | None = None,
         sequence_ids: Tensor | None = None,
         labels: Tensor | None = None,
         class_labels: Tensor | None = None,
@@ -303,13 +305,13 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             position_ids: (b t) counted from `attention_mask` by default.
             pixel_values, frame_mask, image_features: the images, see `encode_images`.
             image_latents: (b n l d) instead of them, as `encode_images` returns them.
-            row_images: (b n) which rows share images, see `latents_to_states`.
-            image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
-            image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default. With
-                a filled cache `input_ids` are not all there, so it must be given.
+            image_indices: (b n) of rows that share images, see `project_image_latents`.
+            image_key_values: (b g 2 a (n l) e) instead of both, as `project_image_latents` returns them.
+            latest_image: (b t) the number of the latest image before or at each token, from 1 on, 0 for none; counted
+                from `input_ids` by default. With a filled cache `input_ids` are not all there, so it must be given.
             sequence_ids: (1 t) where several sequences are packed into one row without padding: which one each token
-                belongs to. `position_ids` start at 0 in each, and `image_index` says which of the row's n images each
-                token sees, from 1 on, 0 for none.
+                belongs to. `position_ids` start at 0 in each, and `latest_image` says which of the row's n images each
+                token sees.
             labels: (b t) token ids that the loss is taken of, -100 elsewhere.
             class_labels: (b) or (b num_labels), see `classification_loss`.
             num_items_in_batch, num_classes_in_batch: how many labelled tokens and known classes there are in all the
@@ -327,16 +329,16 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             if pixel_values is not None or image_features is not None:
                 image_latents = self.encode_images(pixel_values, frame_mask, image_features)
             if image_latents is not None:
-                image_states = self.latents_to_states(image_latents, row_images)
-            if image_index is None:
-                image_index = self.find_images(input_ids, image_states, past_key_values)
-            image_mask = self.make_image_mask(image_index, image_states)
+                image_key_values = self.project_image_latents(image_latents, image_indices)
+            if latest_image is None:
+                latest_image = self.find_latest_image(input_ids, image_key_values, past_key_values)
+            image_mask = self.make_image_mask(latest_image, image_key_values)
             text = self.place_text(input_ids, attention_mask, position_ids, sequence_ids)
             if labels is not None:
                 next_labels, logits_to_keep = labelled_positions(labels)
             classifies = self.config.num_labels > 0 and image_latents is not None
             outputs = self.decode(
-                {"image_states": image_states, "image_mask": image_mask},
+                {"image_key_values": image_key_values, "image_mask": image_mask},
                 **text,
                 input_ids=input_ids,
                 past_key_values=past_key_values,
@@ -350,7 +352,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             loss = self.answer_loss(outputs.logits, next_labels, num_items_in_batch)
         if classifies:
             places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
-            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
+            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, image_indices, latest_image)
         if class_labels is not None:
             loss = (0 if loss is None else loss) + self.class_loss(class_logits, class_labels, num_classes_in_batch)
         return FlamingoMedOutput(
@@ -360,31 +362,31 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states if output_hidden_states else None,
             attentions=outputs.get("attentions"),
-            image_states=image_states,
+            image_key_values=image_key_values,
             **(self.name_attentions(weights, image_mask) if output_cross_attentions else {}),
         )
 
-    def find_images(
-        self, input_ids: Tensor, image_states: Tensor | None, past_key_values: Cache | None = None
+    def find_latest_image(
+        self, input_ids: Tensor, image_key_values: Tensor | None, past_key_values: Cache | None = None
     ) -> Tensor:
-        """How many images stand before or at each token: ids (b t) → (b t).
+        """The number of the latest image before or at each token, 0 for none: ids (b t) → (b t).
 
         Raises:
             ValueError: some tokens are in the cache already, or there are more `<image>` tokens than images.
         """
         if past_key_values is not None and past_key_values.get_seq_length() > 0:
-            raise ValueError("with a filled cache, image_index must say how many images stand before each token")
-        image_index = (input_ids == self.config.image_token_id).cumsum(-1)
-        check_images(image_index, image_states, self.config.resampler_num_latents)
-        return image_index
+            raise ValueError("with a filled cache, latest_image must say how many images stand before each token")
+        latest_image = (input_ids == self.config.image_token_id).cumsum(-1)
+        check_images(latest_image, image_key_values, self.config.resampler_num_latents)
+        return latest_image
 
-    def make_image_mask(self, image_index: Tensor, image_states: Tensor | None) -> Tensor | None:
+    def make_image_mask(self, latest_image: Tensor, image_key_values: Tensor | None) -> Tensor | None:
         """Which token sees which latents, (b 1 t (n l)); None where there is no image."""
-        if image_states is None:
+        if image_key_values is None:
             return None
         num_latents = self.config.resampler_num_latents
-        num_images = image_states.shape[-2] // num_latents
-        return image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
+        num_images = image_key_values.shape[-2] // num_latents
+        return image_mask(latest_image, num_images, num_latents, self.config.cross_attn_latest_only)
 
     def place_text(
         self,
@@ -413,7 +415,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         """
         if not self.drops_keywords:
             return self.language_model(**images, **kwargs)
-        with carried(images):
+        with context_keywords(images):
             return self.language_model(**kwargs)
 
     def answer_loss(self, logits: Tensor, next_labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
@@ -448,16 +450,16 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         states: Tensor,
         places: tuple[Tensor, Tensor],
         image_latents: Tensor,
-        row_images: Tensor | None,
-        image_index: Tensor,
+        image_indices: Tensor | None,
+        latest_image: Tensor,
     ) -> Tensor:
         """The head on the last hidden states (b t d) at `places`, rows (b) and positions (b) → (b num_labels)."""
         image = None
         if self.config.use_image_embeddings:
             image = image_latents.mean(2)  # (b n d)
-            if row_images is not None:
-                image = image.squeeze(1).index_select(0, row_images.flatten()).unflatten(0, row_images.shape)
-            image = image[places[0], (image_index[places] - 1).clamp(min=0)]
+            if image_indices is not None:
+                image = image.squeeze(1).index_select(0, image_indices.flatten()).unflatten(0, image_indices.shape)
+            image = image[places[0], (latest_image[places] - 1).clamp(min=0)]
         return self.classifier(states[places], image)
 
     def class_loss(

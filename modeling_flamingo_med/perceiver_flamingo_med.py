@@ -26,7 +26,7 @@ class FlamingoMedPerceiverLayer(GradientCheckpointingLayer):
         """(b l d), (b p d), mask (b 1 1 (p l)) → (b l d)."""
         queries = self.latent_norm(latents)
         media = torch.cat([self.patch_norm(patches), queries], dim=1)
-        attended, _ = self.attn(queries, self.attn.keys_values(media), mask)
+        attended, _ = self.attn(queries, self.attn.key_values(media), mask)
         latents = latents + attended
         return latents + self.ff(latents)
 

@@ -1,8 +1,8 @@
 """Attention composed along the whole path: answer token → latents → encoder's features → patches.
 
 `attention` is attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928) through decoder, resampler and image
-encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces every map
-by the positive part of map × gradient (Chefer et al. 2021, arXiv:2103.15679); those gradients hold the gates already.
+encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces all
+attention weights by the positive part of weights × gradient (Chefer et al. 2021, arXiv:2103.15679); those gradients hold the gates already.
 A convolutional encoder has no attention: the path ends in its feature map. What a classification head sees of the
 image itself (`use_image_embeddings`) is not on this path.
 """
@@ -27,7 +27,7 @@ from processing.errors import InputError
 
 @dataclass
 class Path:
-    """Attention maps of one pass over one image and r texts, in the order of their layers.
+    """Attention weights of one pass over one image and r texts, in the order of their layers.
 
     Attributes:
         decoder: (r a t t); [] where the decoder returns none, so that each token keeps what it took itself.
@@ -41,12 +41,12 @@ class Path:
     resampler: list[Tensor]
     encoder: list[Tensor]
 
-    def maps(self) -> list[Tensor]:
-        """All of them."""
+    def weights(self) -> list[Tensor]:
+        """Those of all layers."""
         return [*self.decoder, *self.cross, *self.resampler, *self.encoder]
 
     def apply(self, tensors: list[Tensor]) -> "Path":
-        """The same path with other maps, in the order of `maps`."""
+        """The same path with other weights, in the order of `weights`."""
         left = iter(tensors)
         parts = (self.decoder, self.cross, self.resampler, self.encoder)
         return Path(*([next(left) for _ in part] for part in parts))
@@ -63,7 +63,7 @@ def attention(case: Case) -> tuple[Tensor, str]:
     if (case.target.weights < 0).any():
         raise InputError("attention alone cannot tell an answer from its alternative; take attention_gradients")
     _, outputs, path = _record(case, case.pixels)
-    mean = path.apply([one.mean(1) for one in path.maps()])
+    mean = path.apply([one.mean(1) for one in path.weights()])
     gates = [layer.attn_gate.alpha.tanh().abs() for layer in case.model.cross_attn]
     # Those of the output, in which tokens that see no image take nothing.
     mean.cross = [gate * one.mean(1) for gate, one in zip(gates, outputs.cross_attentions, strict=True)]
@@ -82,10 +82,10 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
     values, _, path = _record(case, case.pixels.detach().requires_grad_())
     maps = []
     for value, weights in zip(values[0], case.target.weights, strict=True):
-        gradients = torch.autograd.grad(value, path.maps(), retain_graph=True, materialize_grads=True)
+        gradients = torch.autograd.grad(value, path.weights(), retain_graph=True, materialize_grads=True)
         raised = [
             (one * gradient).clamp(min=0).mean(1).detach()
-            for one, gradient in zip(path.maps(), gradients, strict=True)
+            for one, gradient in zip(path.weights(), gradients, strict=True)
         ]
         tokens = _compose(path.apply(raised), case.model.config, keep=1.0)
         maps.append(einsum((weights != 0).float(), tokens, "r t, r t p -> p"))
@@ -93,7 +93,7 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
 
 
 def _record(case: Case, pixels: Tensor) -> tuple[Tensor, FlamingoMedOutput, Path]:
-    """The target's values (1 k), the output, and the very maps that both were computed with."""
+    """The target's values (1 k), the output, and the very attention weights that both were computed with."""
     model, encoder = case.model, case.model.vision_encoder
     encoded: list[ModelOutput] = []
 
@@ -138,7 +138,7 @@ def _eager(part: PreTrainedModel) -> Iterator[None]:
 
 
 def _compose(path: Path, config: FlamingoMedConfig, keep: float) -> Tensor:
-    """How much of each patch each token has taken in, (r t p), from maps (r t t), (r t l), (1 l (p + l)), (1 p p).
+    """How much of each patch each token has taken in, (r t p), from weights (r t t), (r t l), (1 l (p + l)), (1 p p).
 
     Args:
         keep: share of itself, and of what it takes, that a state passes on: 0.5 averages both, 1 adds them.

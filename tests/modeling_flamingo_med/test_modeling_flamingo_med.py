@@ -54,17 +54,17 @@ def test_cached_generation_is_uncached_generation(make_model, processor, images,
     assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
 
 
-def test_latents_and_states_replace_pixel_values(make_model, processor, images):
+def test_latents_and_key_values_replace_pixel_values(make_model, processor, images):
     model = make_model()
     inputs = processor(images=images, text=QUESTIONS)
     with torch.no_grad():
         whole = model(**inputs)
         pixels = inputs.pop("pixel_values")
         latents = model.encode_images(pixels)
-        states = model.latents_to_states(latents)
+        key_values = model.project_image_latents(latents)
         assert torch.equal(model(image_latents=latents, **inputs).logits, whole.logits)
-        assert torch.equal(model(image_states=states, **inputs).logits, whole.logits)
-        assert torch.equal(whole.image_states, states)
+        assert torch.equal(model(image_key_values=key_values, **inputs).logits, whole.logits)
+        assert torch.equal(whole.image_key_values, key_values)
     with pytest.raises(ValueError, match=r"\(b n c h w\).*\(3, 3, 32, 32\)"):
         model.encode_images(pixels[:, 0])
     with pytest.raises(ValueError, match=r"images of 2 rows for input_ids \(3, "):
@@ -75,7 +75,7 @@ def test_rows_that_share_images(make_model, processor, images):
     model = make_model()
     rows = [images[0], images[1], images[0]]
     separate = processor(images=rows, text=QUESTIONS, answers=["yes", "no", "left"])
-    shared = {**separate, "pixel_values": separate["pixel_values"][:2], "row_images": torch.tensor([[0], [1], [0]])}
+    shared = {**separate, "pixel_values": separate["pixel_values"][:2], "image_indices": torch.tensor([[0], [1], [0]])}
     torch.testing.assert_close(model(**shared).loss, model(**separate).loss)
 
 
@@ -181,8 +181,8 @@ def test_the_two_blocks_alone():
     latents = resampler(torch.randn(3, 1, 50, 32))
     assert latents.shape == (3, 4, 32)
     gated = FlamingoMedGatedCrossAttention(config)
-    states = gated.attn.keys_values(latents)
+    key_values = gated.attn.key_values(latents)
     x = torch.randn(3, 5, 32)
     nothing = torch.zeros(3, 1, 5, 4, dtype=torch.bool)
-    torch.testing.assert_close(gated(x, states, nothing), gated(x, None, None))
-    assert not torch.equal(gated(x, states, ~nothing), gated(x, None, None))
+    torch.testing.assert_close(gated(x, key_values, nothing), gated(x, None, None))
+    assert not torch.equal(gated(x, key_values, ~nothing), gated(x, None, None))

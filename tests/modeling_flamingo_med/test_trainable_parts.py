@@ -214,6 +214,6 @@ def test_billions_of_parameters_on_the_meta_device(processor):
     width, inner, media = 4096, 16, 32
     gated = 2 * width + 2 * inner * width + 2 * inner * media + 2 * width + 2 * 4 * width**2 + 2
     assert numbers["cross_attn"][0] == 8 * gated
-    for total, learning, frozen in numbers.values():
-        assert total == learning + frozen
+    for total, trainable, frozen in numbers.values():
+        assert total == trainable + frozen
     assert numbers["all"][0] == sum(numbers[name][0] for name in numbers if name != "all")
