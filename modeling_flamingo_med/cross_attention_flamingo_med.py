@@ -40,6 +40,9 @@ def image_mask(latest_image: Tensor, num_images: int, num_latents: int, latest_o
 
     Returns:
         (b 1 t (n l)) True where the token sees the latent.
+
+    >>> image_mask(torch.tensor([[0, 1, 2]]), num_images=2, num_latents=1).int().tolist()
+    [[[[0, 0], [1, 0], [0, 1]]]]
     """
     image_of_latent = repeat(torch.arange(num_images, device=latest_image.device), "n -> (n l)", l=num_latents)
     latest_image = rearrange(latest_image, "b t -> b 1 t 1")
@@ -54,6 +57,9 @@ def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
 
     Returns:
         (b 1 t t) to be added to attention scores.
+
+    >>> (packed_mask(torch.tensor([[0, 0, 1]]), torch.float32) == 0).int().tolist()
+    [[[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]]
     """
     t = sequence_ids.shape[1]
     sees = rearrange(sequence_ids, "b t -> b 1 t 1") == rearrange(sequence_ids, "b t -> b 1 1 t")
@@ -86,6 +92,12 @@ class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):
 
     Args:
         config: its settings `cross_attn_…`; the widths are those of the decoder and of the image's latents.
+
+    >>> layer = FlamingoMedGatedCrossAttention(FlamingoMedConfig())
+    >>> key_values = layer.attn.key_values(torch.randn(2, 64, 768))  # of the latents of one image
+    >>> x, mask = torch.randn(2, 5, 768), torch.ones(2, 1, 5, 64, dtype=torch.bool)
+    >>> torch.equal(layer(x, key_values, mask), x)  # the gates are closed
+    True
     """
 
     def __init__(self, config: FlamingoMedConfig):

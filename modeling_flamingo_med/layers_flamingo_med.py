@@ -60,6 +60,12 @@ class FlamingoMedAttention(nn.Module):
         query_width, media_width: width of the queries, and of what the keys and values are made from.
         num_heads, head_dim: attention heads and the width of one.
         qk_norm: makes the norms of queries and keys in each head; None for none.
+
+    >>> config = PretrainedConfig(attn_implementation="eager")
+    >>> attention = FlamingoMedAttention(config, query_width=16, media_width=32, num_heads=2, head_dim=8)
+    >>> output, weights = attention(torch.randn(1, 5, 16), attention.key_values(torch.randn(1, 9, 32)))
+    >>> output.shape, weights.shape
+    (torch.Size([1, 5, 16]), torch.Size([1, 2, 5, 9]))
     """
 
     def __init__(
@@ -151,6 +157,9 @@ class FlamingoMedFeedForward(nn.Sequential):
         act: the activation, by its name in `transformers`.
         gated: see `FlamingoMedGatedActivation`.
         norm: makes the norm.
+
+    >>> FlamingoMedFeedForward(16, 4)(torch.randn(2, 5, 16)).shape
+    torch.Size([2, 5, 16])
     """
 
     def __init__(

@@ -78,6 +78,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
 
     Raises:
         ValueError: the decoder is of a kind that would never see the image, or special token ids are missing.
+
+    >>> from transformers import CLIPVisionConfig, GPT2Config
+    >>> small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    >>> config = FlamingoMedConfig(
+    ...     vision_config=CLIPVisionConfig(**small, image_size=32, patch_size=8),
+    ...     text_config=GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100),
+    ...     image_token_id=99,
+    ... )
+    >>> model = FlamingoMedForConditionalGeneration(config).eval()
+    >>> outputs = model(input_ids=torch.tensor([[99, 7, 8]]), pixel_values=torch.randn(1, 1, 3, 32, 32))
+    >>> outputs.logits.shape, outputs.image_key_values.shape  # (b t v), (b g 2 a (n l) e)
+    (torch.Size([1, 3, 100]), torch.Size([1, 2, 2, 8, 64, 64]))
     """
 
     def __init__(
@@ -488,6 +500,9 @@ def labelled_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The k positions that predict a labelled token of any row: labels (b t) → the labels that follow (b k), and (k).
 
     Which positions those are depends on the data, so a compiled graph takes all.
+
+    >>> labelled_positions(torch.tensor([[-100, -100, 7, 8]]))
+    (tensor([[7, 8]]), tensor([1, 2]))
     """
     next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
     if torch.compiler.is_compiling():

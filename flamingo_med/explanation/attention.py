@@ -1,10 +1,10 @@
 """Attention composed along the whole path: answer token → latents → encoder's features → patches.
 
 `attention` is attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928) through decoder, resampler and image
-encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces all
-attention weights by the positive part of weights × gradient (Chefer et al. 2021, arXiv:2103.15679); those gradients hold the gates already.
-A convolutional encoder has no attention: the path ends in its feature map. What a classification head sees of the
-image itself (`use_image_embeddings`) is not on this path.
+encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces the
+attention weights by the positive part of weights × gradients (Chefer et al. 2021, arXiv:2103.15679); those gradients
+hold the gates already. A convolutional encoder has no attention: the path ends in its feature map. What a
+classification head sees of the image itself (`use_image_embeddings`) is not on this path.
 """
 
 from collections.abc import Iterator
