@@ -12,8 +12,8 @@ from transformers.models.clip import CLIPVisionModelWithProjection
 
 # Decoders whose layers get keyword arguments although their class does not say so.
 DECODERS_KNOWN_TO_WORK = {"biogpt"}
-# Decoders that drop keyword arguments before their layers, to which `carried` brings them nevertheless. Not to layers
-# that gradient checkpointing computes again: before transformers 5.23 those run hooks again, and fail.
+# Decoders that drop keyword arguments before their layers, which get them by `context_keywords` nevertheless; but for
+# layers that gradient checkpointing computes again: before transformers 5.23 those run hooks again, and fail.
 DECODERS_THAT_DROP_KEYWORDS = {"mpt"}
 
 
@@ -51,8 +51,8 @@ def _load(
     return kind.from_pretrained(source, config=config, dtype=torch.float32, revision=revision)
 
 
-def make_room(language_model: PreTrainedModel, vocab_size: int) -> None:
-    """Rows for all tokens; those of new ones are drawn around the mean of the others."""
+def resize_embeddings(language_model: PreTrainedModel, vocab_size: int) -> None:
+    """Embeddings for all tokens; those of new ones are sampled around the mean of the others."""
     if vocab_size > language_model.get_input_embeddings().num_embeddings:
         language_model.resize_token_embeddings(vocab_size)
 
@@ -119,17 +119,23 @@ def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
     raise ValueError(f"{kind} has no list of {config.num_hidden_layers} decoder layers to put cross-attention before")
 
 
-def stay_without_dropout(language_model: PreTrainedModel, mode: bool) -> None:
+def train_frozen(language_model: PreTrainedModel, mode: bool) -> None:
     """Put a frozen decoder in evaluation mode, but for what `mode`, training, is needed for.
 
     Its layers say that they train, since gradient checkpointing asks them; and adapters (PEFT) in it do train.
     """
     language_model.eval()
+    set_layer_dropout(language_model, False)
     for layer in find_decoder_layers(language_model):
         layer.training = mode
-        for name, value in vars(layer).items():
-            if name.endswith("dropout") and isinstance(value, float):  # OPT and BioGPT drop out in the layer itself
-                setattr(layer, name, 0.0)
     for module in language_model.modules():
         if type(module).__module__.startswith("peft."):
             module.train(mode)
+
+
+def set_layer_dropout(language_model: PreTrainedModel, enabled: bool) -> None:
+    """Turn the dropout of OPT and BioGPT, which the decoder layer itself applies, off or on again as configured."""
+    for layer in find_decoder_layers(language_model):
+        own = {name: p for name, p in vars(layer).items() if name.endswith("dropout") and isinstance(p, float)}
+        configured = vars(layer).setdefault("_configured_dropout", own)
+        vars(layer).update(configured if enabled else dict.fromkeys(configured, 0.0))

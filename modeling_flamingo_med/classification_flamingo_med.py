@@ -22,7 +22,7 @@ class FlamingoMedClassificationHead(nn.Module):
         self.out = nn.Linear(width + image_width, num_labels)
 
     def reset_parameters(self) -> None:
-        """For other classes than before: as `transformers` begins such layers."""
+        """For other classes than before: as `transformers` initialises such layers."""
         self.norm.reset_parameters()
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
@@ -56,6 +56,10 @@ def question_end(
 
     Raises:
         ValueError: a row that is all answer, such as one with labels on its prompt.
+
+    >>> input_ids = torch.tensor([[5, 6, 99, 7, 8]])
+    >>> question_end(input_ids, None, None, None, eoq_token_id=99)
+    (tensor([0]), tensor([2]))
     """
     (b, t), device = input_ids.shape, input_ids.device
     if sequence_ids is None:
@@ -97,6 +101,9 @@ def classification_loss(
 
     Raises:
         ValueError: labels of another shape.
+
+    >>> classification_loss(torch.zeros(2, 4), torch.tensor([3, -100]), multi_label=False)  # log 4
+    tensor(1.3863)
     """
     expected = logits.shape if multi_label else logits.shape[:1]
     if class_labels.shape != expected:

@@ -1,4 +1,4 @@
-"""FlamingoMedNewTokens: rows of the vocabulary that learn while all others stay as they are."""
+"""FlamingoMedNewTokens: rows of the vocabulary that are trained while all others stay frozen."""
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,11 @@ class FlamingoMedNewTokens(nn.Module):
         self.start = start
         self.rows = nn.Parameter(torch.empty_like(inputs.weight[start:]))  # (r d)
         self.output_rows = None if tied else nn.Parameter(torch.empty_like(outputs.weight[start:]))
-        self.begin_as(inputs, outputs)
+        self.copy_from(inputs, outputs)
 
     @torch.no_grad()
-    def begin_as(self, inputs: nn.Embedding, outputs: nn.Linear) -> None:
-        """Take the values of the decoder's own rows."""
+    def copy_from(self, inputs: nn.Embedding, outputs: nn.Linear) -> None:
+        """Copy the values of the decoder's own rows."""
         self.rows.copy_(inputs.weight[self.start :])
         if self.output_rows is not None:
             self.output_rows.copy_(outputs.weight[self.start :])

@@ -6,11 +6,9 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
-from .cross_attention_flamingo_med import check_images
-
 
 class FlamingoMedGenerationMixin(GenerationMixin):
-    """What a model with `encode_images`, `latents_to_states` and our `forward` can do with a prompt."""
+    """What a model with `encode_images`, `project_image_latents` and our `forward` can do with a prompt."""
 
     @torch.no_grad()
     def generate(
@@ -21,8 +19,8 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         frame_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         image_latents: Tensor | None = None,
-        row_images: Tensor | None = None,
-        image_states: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        image_key_values: Tensor | None = None,
         **kwargs,
     ) -> Tensor | ModelOutput:
         """As in `transformers`; images are encoded once, however many beams and tokens there are.
@@ -32,16 +30,15 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         if pixel_values is not None or image_features is not None:
             image_latents = self.encode_images(pixel_values, frame_mask, image_features)
         if image_latents is not None:
-            image_states = self.latents_to_states(image_latents, row_images)
+            image_key_values = self.project_image_latents(image_latents, image_indices)
         if kwargs.get("assistant_model") is not None:
             raise ValueError("an assistant would look at this model's images; use prompt_lookup_num_tokens instead")
         input_ids = kwargs["input_ids"] if inputs is None else inputs
-        prompt_images = (input_ids == self.config.image_token_id).cumsum(-1)
-        check_images(prompt_images, image_states, self.config.resampler_num_latents)
-        return super().generate(inputs, image_states=image_states, prompt_images=prompt_images, **kwargs)
+        prompt_images = self.find_latest_image(input_ids, image_key_values)
+        return super().generate(inputs, image_key_values=image_key_values, prompt_images=prompt_images, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:
-        """As in `transformers`, and how many images stand before each token.
+        """As in `transformers`, and the latest image before each token.
 
         Args:
             prompt_images: (b t) of the prompt; what is generated after it sees the same images.
@@ -51,7 +48,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         start = 0 if past is None else int(past.get_seq_length())
         stop = start + model_inputs["input_ids"].shape[1]
         generated = prompt_images[:, -1:].expand(-1, max(stop - prompt_images.shape[1], 0))
-        model_inputs["image_index"] = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
+        model_inputs["latest_image"] = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
         return model_inputs
 
     @torch.no_grad()
@@ -89,8 +86,8 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         answers = self(
             ids,
             torch.cat([attention_mask.repeat_interleave(s, 0), known.to(attention_mask.dtype)], dim=1),
-            image_states=prompt.image_states.repeat_interleave(s, 0),
-            image_index=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
+            image_key_values=prompt.image_key_values.repeat_interleave(s, 0),
+            latest_image=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
             past_key_values=past,
             use_cache=True,
         )

@@ -1,6 +1,5 @@
-"""FlamingoMedForConditionalGeneration: frozen image encoder and frozen decoder, joined as in the Flamingo paper."""
+"""FlamingoMedForConditionalGeneration: image encoder and decoder, joined as in the Flamingo paper."""
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import ModelOutput
+from transformers.utils import can_return_tuple
 
 from .backbones_flamingo_med import (
     DECODERS_THAT_DROP_KEYWORDS,
@@ -16,22 +16,24 @@ from .backbones_flamingo_med import (
     image_features,
     load_language_model,
     load_vision_encoder,
-    make_room,
     reference,
-    stay_without_dropout,
+    resize_embeddings,
+    set_layer_dropout,
+    train_frozen,
 )
 from .classification_flamingo_med import FlamingoMedClassificationHead, classification_loss, question_end
 from .configuration_flamingo_med import FlamingoMedConfig
 from .cross_attention_flamingo_med import (
     FlamingoMedCrossAttentionHook,
     FlamingoMedGatedCrossAttention,
-    carried,
     check_images,
+    context_keywords,
     image_mask,
     packed_mask,
 )
 from .embeddings_flamingo_med import FlamingoMedNewTokens, FlamingoMedNewTokensHook
 from .generation_flamingo_med import FlamingoMedGenerationMixin
+from .layers_flamingo_med import record_attention_weights
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 from .pretrained_flamingo_med import FlamingoMedPreTrainedModel
 
@@ -48,7 +50,8 @@ class FlamingoMedOutput(ModelOutput):
         past_key_values: the decoder's cache.
         hidden_states: the decoder's hidden states, one (b t d) a layer, where asked for.
         attentions: the decoder's own attention weights, where asked for.
-        image_states: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with `image_index`.
+        image_key_values: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with
+            `latest_image`.
         cross_attentions: g attention weights (b a t (n l)) of tokens over latents, where asked for.
         resampler_attentions: attention weights (m a l (f p + l)) of latents over patches and latents, one of each
             resampler layer, m all images one after the other, where asked for.
@@ -60,7 +63,7 @@ class FlamingoMedOutput(ModelOutput):
     past_key_values: Cache | None = None
     hidden_states: tuple[Tensor, ...] | None = None
     attentions: tuple[Tensor, ...] | None = None
-    image_states: Tensor | None = None
+    image_key_values: Tensor | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     resampler_attentions: tuple[Tensor, ...] | None = None
 
@@ -75,6 +78,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
 
     Raises:
         ValueError: the decoder is of a kind that would never see the image, or special token ids are missing.
+
+    >>> from transformers import CLIPVisionConfig, GPT2Config
+    >>> small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    >>> config = FlamingoMedConfig(
+    ...     vision_config=CLIPVisionConfig(**small, image_size=32, patch_size=8),
+    ...     text_config=GPT2Config(n_embd=32, n_layer=2, n_head=4, vocab_size=100),
+    ...     image_token_id=99,
+    ... )
+    >>> model = FlamingoMedForConditionalGeneration(config).eval()
+    >>> outputs = model(input_ids=torch.tensor([[99, 7, 8]]), pixel_values=torch.randn(1, 1, 3, 32, 32))
+    >>> outputs.logits.shape, outputs.image_key_values.shape  # (b t v), (b g 2 a (n l) e)
+    (torch.Size([1, 3, 100]), torch.Size([1, 2, 2, 8, 64, 64]))
     """
 
     def __init__(
@@ -88,37 +103,11 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             raise ValueError("image_token_id is missing: pass FlamingoMedConfig(…, **processor.token_ids)")
         select = config.vision_feature_select
         self.vision_encoder = vision_encoder or load_vision_encoder(config.vision_config, select)
-        self.resampler = FlamingoMedPerceiverResampler(
-            width=config.vision_width,
-            depth=config.resampler_depth,
-            num_latents=config.resampler_num_latents,
-            num_heads=config.resampler_num_heads,
-            head_dim=config.resampler_head_dim,
-            ff_mult=config.resampler_ff_mult,
-            act=config.resampler_act,
-            qk_norm=config.resampler_qk_norm,
-            num_positions=config.resampler_num_positions,
-            max_frames=config.resampler_max_frames,
-            max_images=config.resampler_max_images,
-        )
+        self.resampler = FlamingoMedPerceiverResampler(config)
         self.language_model = language_model or load_language_model(config.text_config)
         decoder_layers = find_decoder_layers(self.language_model)
         gated = range(config.cross_attn_first_layer, len(decoder_layers), config.cross_attn_every_n_layers)
-        self.cross_attn = nn.ModuleList(
-            FlamingoMedGatedCrossAttention(
-                width=config.text_config.hidden_size,
-                media_width=config.vision_width,
-                num_heads=config.cross_attn_num_heads,
-                head_dim=config.cross_attn_head_dim,
-                ff_mult=config.cross_attn_ff_mult,
-                act=config.cross_attn_act,
-                gated_ff=config.cross_attn_gated_ff,
-                qk_norm=config.cross_attn_qk_norm,
-                rms_norm_eps=config.cross_attn_rms_norm_eps,
-                gate_init=config.cross_attn_gate_init,
-            )
-            for _ in gated
-        )
+        self.cross_attn = nn.ModuleList(FlamingoMedGatedCrossAttention(config) for _ in gated)
         self.drops_keywords = config.text_config.model_type in DECODERS_THAT_DROP_KEYWORDS
         for i, layer in enumerate(decoder_layers):
             index = gated.index(i) if i in gated else None
@@ -148,7 +137,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
     def from_vision_text_pretrained(
         cls, vision: str | PretrainedConfig, text: str | PretrainedConfig, *, vocab_size: int, **config
     ) -> "FlamingoMedForConditionalGeneration":
-        """A new model from two pretrained ones, with fresh resampler and cross-attention.
+        """A new model from two pretrained ones, with randomly initialised resampler and cross-attention.
 
         Args:
             vision: Hub id or local folder of an image encoder (of CLIP, its vision tower is taken), or a
@@ -165,21 +154,23 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             text = type(text)(**{**text.to_dict(), "vocab_size": vocab_size, "bos_token_id": None, **ids})
         vision_encoder = load_vision_encoder(vision, config.get("vision_feature_select", "full"))
         language_model = load_language_model(text)
-        make_room(language_model, vocab_size)
+        resize_embeddings(language_model, vocab_size)
         parts = {"vision": (vision, vision_encoder), "text": (text, language_model)}
         backbones = {part: reference(name, model) for part, (name, model) in parts.items() if isinstance(name, str)}
-        config = FlamingoMedConfig(vision_encoder.config, language_model.config, backbones=backbones, **config)
+        config = FlamingoMedConfig(
+            vision_config=vision_encoder.config, text_config=language_model.config, backbones=backbones, **config
+        )
         return cls(config, vision_encoder, language_model)
 
     def freeze(self) -> None:
-        """Stop the parts that the configuration freezes from learning, batch norm and dropout included."""
+        """Freeze the parts that the configuration says are frozen, their batch norm and dropout included."""
         if self.config.freeze_vision:
             self.vision_encoder.requires_grad_(False)
         if self.config.freeze_text:
             self.language_model.requires_grad_(False)
             for embeddings in (self.get_input_embeddings(), self.get_output_embeddings()):
                 embeddings.requires_grad_(self.config.train_embeddings == "all")
-        self.train(self.training)  # a new encoder begins in training mode, in which batch norm mixes images
+        self.train(self.training)  # a new encoder is in training mode, in which batch norm mixes images
 
     def train(self, mode: bool = True) -> "FlamingoMedForConditionalGeneration":
         """As in `torch`; frozen parts stay in evaluation mode, so that they have no dropout."""
@@ -187,20 +178,22 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         if self.config.freeze_vision:
             self.vision_encoder.eval()
         if self.config.freeze_text:
-            stay_without_dropout(self.language_model, mode)
+            train_frozen(self.language_model, mode)
+        else:
+            set_layer_dropout(self.language_model, True)
         return self
 
     def parameter_summary(self) -> str:
-        """A table of how many parameters each part has, and how many of them learn or are frozen."""
+        """A table of how many parameters each part has, and how many of them are trainable or frozen."""
 
         def count(p: nn.Parameter) -> int:
             return p.numel() * (2 if type(p).__name__ == "Params4bit" else 1)  # bitsandbytes packs two in one
 
-        lines = [f"{'part':<16}{'parameters':>16}{'learning':>16}{'frozen':>16}"]
+        lines = [f"{'part':<16}{'parameters':>16}{'trainable':>16}{'frozen':>16}"]
         for name, part in [*self.named_children(), ("all", self)]:
             sizes = [(count(p), p.requires_grad) for p in part.parameters()]
-            total, learning = sum(n for n, _ in sizes), sum(n for n, learns in sizes if learns)
-            lines.append(f"{name:<16}{total:>16,}{learning:>16,}{total - learning:>16,}")
+            total, trainable = sum(n for n, _ in sizes), sum(n for n, is_trainable in sizes if is_trainable)
+            lines.append(f"{name:<16}{total:>16,}{trainable:>16,}{total - trainable:>16,}")
         return "\n".join(lines)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -229,7 +222,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         pixel_values: Tensor | None = None,
         frame_mask: Tensor | None = None,
         image_features: Tensor | None = None,
-        maps: list[Tensor] | None = None,
     ) -> Tensor:
         """Images → latents, the visual tokens.
 
@@ -238,7 +230,6 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
                 (b n f c h w): each image has f frames, such as the views of a study.
             frame_mask: (b n f) False on frames that only fill up.
             image_features: (b n f p d) instead of the pixels, of each frame what `image_features` returned.
-            maps: where given, each resampler layer appends its attention weights.
 
         Returns:
             (b n l d)
@@ -262,16 +253,16 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             if frame_mask.shape != (b, n, f):
                 raise ValueError(f"frame_mask must be (b n f) {(b, n, f)}, got {tuple(frame_mask.shape)}")
             frame_mask = rearrange(frame_mask.bool(), "b n f -> (b n) f")
-        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, maps, n)
+        latents = self.resampler(rearrange(image_features, "b n f p d -> (b n) f p d"), frame_mask, n)
         return rearrange(latents, "(b n) l d -> b n l d", n=n)
 
-    def latents_to_states(self, image_latents: Tensor, row_images: Tensor | None = None) -> Tensor:
-        """Latents → the keys and values that the gated layers attend to.
+    def project_image_latents(self, image_latents: Tensor, image_indices: Tensor | None = None) -> Tensor:
+        """Latents → the keys and values that the gated cross-attentions attend to.
 
         Args:
             image_latents: (b n l d)
-            row_images: (b n) where rows share images: the number, in `image_latents` (m 1 l d), of each image of each
-                row. Every distinct image is then encoded once.
+            image_indices: (b n) where rows share images: the index, in `image_latents` (m 1 l d), of each image of
+                each row. Every distinct image is then encoded once.
 
         Returns:
             (b g 2 a (n l) e)
@@ -279,20 +270,21 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         Raises:
             ValueError: rows share several images, although an image's number in its row is in its latents.
         """
-        if self.config.resampler_max_images and row_images is not None and row_images.shape[1] > 1:
+        if self.config.resampler_max_images and image_indices is not None and image_indices.shape[1] > 1:
             raise ValueError(
-                "with resampler_max_images, rows of several images cannot share them; leave out row_images"
+                "with resampler_max_images, rows of several images cannot share them; leave out image_indices"
             )
         latents = rearrange(image_latents, "b n l d -> b (n l) d")
         # Spread over several devices, each layer answers on its own.
-        states = [layer.attn.keys_values(latents).to(latents.device) for layer in self.cross_attn]
-        states = torch.stack(states, dim=1)
-        if row_images is not None:
-            # Not states[row_images], whose gradient is summed on CPUs in whatever order the threads come.
-            states = states.index_select(0, row_images.flatten())
-            states = rearrange(states, "(b n) g two a l e -> b g two a (n l) e", n=row_images.shape[1])
-        return states
+        key_values = [layer.attn.key_values(latents).to(latents.device) for layer in self.cross_attn]
+        key_values = torch.stack(key_values, dim=1)
+        if image_indices is not None:
+            # Not key_values[image_indices], whose gradient is summed on CPUs in whatever order the threads come.
+            key_values = key_values.index_select(0, image_indices.flatten())
+            key_values = rearrange(key_values, "(b n) g two a l e -> b g two a (n l) e", n=image_indices.shape[1])
+        return key_values
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -302,12 +294,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         frame_mask: Tensor | None = None,
         image_features: Tensor | None = None,
         image_latents: Tensor | None = None,
-        row_images: Tensor | None = None,
-        image_states: Tensor | None = None,
-        image_index: Tensor | None = None,
+        image_indices: Tensor | None = None,
+        image_key_values: Tensor | None = None,
+        latest_image: Tensor | None = None,
         sequence_ids: Tensor | None = None,
         labels: Tensor | None = None,
         class_labels: Tensor | None = None,
+        num_items_in_batch: int | Tensor | None = None,
+        num_classes_in_batch: int | Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
@@ -323,31 +317,97 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             position_ids: (b t) counted from `attention_mask` by default.
             pixel_values, frame_mask, image_features: the images, see `encode_images`.
             image_latents: (b n l d) instead of them, as `encode_images` returns them.
-            row_images: (b n) which rows share images, see `latents_to_states`.
-            image_states: (b g 2 a (n l) e) instead of both, as `latents_to_states` returns them.
-            image_index: (b t) how many images stand before or at each token; counted from `input_ids` by default. With
-                a filled cache `input_ids` are not all there, so it must be given.
+            image_indices: (b n) of rows that share images, see `project_image_latents`.
+            image_key_values: (b g 2 a (n l) e) instead of both, as `project_image_latents` returns them.
+            latest_image: (b t) the number of the latest image before or at each token, from 1 on, 0 for none; counted
+                from `input_ids` by default. With a filled cache `input_ids` are not all there, so it must be given.
             sequence_ids: (1 t) where several sequences are packed into one row without padding: which one each token
-                belongs to. `position_ids` begin anew in each, and `image_index` says which of the row's n images each
-                token sees, from 1 on, 0 for none.
+                belongs to. `position_ids` start at 0 in each, and `latest_image` says which of the row's n images each
+                token sees.
             labels: (b t) token ids that the loss is taken of, -100 elsewhere.
             class_labels: (b) or (b num_labels), see `classification_loss`.
+            num_items_in_batch, num_classes_in_batch: how many labelled tokens and known classes there are in all the
+                batches whose losses will be added up; by default in this one.
             past_key_values, use_cache: the decoder's cache.
             logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
             output_cross_attentions: return the attention weights of gated layers and resampler.
             output_hidden_states: return the decoder's hidden states.
-            kwargs: passed to the decoder; `num_items_in_batch` (labelled tokens) and `num_classes_in_batch` (known
-                classes) to the losses, where those of several batches are added up.
+            kwargs: passed to the decoder.
 
         Raises:
             ValueError: shapes that do not fit, more `<image>` tokens than images, or class labels without a head.
         """
-        explicit = output_cross_attentions or self.config._attn_implementation == "eager"
-        resampler_maps, cross_maps = ([], []) if explicit else (None, None)
-        if pixel_values is not None or image_features is not None:
-            image_latents = self.encode_images(pixel_values, frame_mask, image_features, resampler_maps)
-        if image_latents is not None:
-            image_states = self.latents_to_states(image_latents, row_images)
+        with record_attention_weights(self.attentions() if output_cross_attentions else ()) as weights:
+            if pixel_values is not None or image_features is not None:
+                image_latents = self.encode_images(pixel_values, frame_mask, image_features)
+            if image_latents is not None:
+                image_key_values = self.project_image_latents(image_latents, image_indices)
+            if latest_image is None:
+                latest_image = self.find_latest_image(input_ids, image_key_values, past_key_values)
+            image_mask = self.make_image_mask(latest_image, image_key_values)
+            text = self.place_text(input_ids, attention_mask, position_ids, sequence_ids)
+            if labels is not None:
+                next_labels, logits_to_keep = labelled_positions(labels)
+            classifies = self.config.num_labels > 0 and image_latents is not None
+            outputs = self.decode(
+                {"image_key_values": image_key_values, "image_mask": image_mask},
+                **text,
+                input_ids=input_ids,
+                past_key_values=past_key_values,
+                use_cache=False if labels is not None else use_cache,
+                logits_to_keep=logits_to_keep,
+                output_hidden_states=output_hidden_states or classifies,
+                **kwargs,
+            )
+        loss = class_logits = None
+        if labels is not None:
+            loss = self.answer_loss(outputs.logits, next_labels, num_items_in_batch)
+        if classifies:
+            places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
+            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, image_indices, latest_image)
+        if class_labels is not None:
+            loss = (0 if loss is None else loss) + self.class_loss(class_logits, class_labels, num_classes_in_batch)
+        return FlamingoMedOutput(
+            loss=loss,
+            logits=outputs.logits,
+            class_logits=class_logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states if output_hidden_states else None,
+            attentions=outputs.get("attentions"),
+            image_key_values=image_key_values,
+            **(self.name_attentions(weights, image_mask) if output_cross_attentions else {}),
+        )
+
+    def find_latest_image(
+        self, input_ids: Tensor, image_key_values: Tensor | None, past_key_values: Cache | None = None
+    ) -> Tensor:
+        """The number of the latest image before or at each token, 0 for none: ids (b t) → (b t).
+
+        Raises:
+            ValueError: some tokens are in the cache already, or there are more `<image>` tokens than images.
+        """
+        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+            raise ValueError("with a filled cache, latest_image must say how many images stand before each token")
+        latest_image = (input_ids == self.config.image_token_id).cumsum(-1)
+        check_images(latest_image, image_key_values, self.config.resampler_num_latents)
+        return latest_image
+
+    def make_image_mask(self, latest_image: Tensor, image_key_values: Tensor | None) -> Tensor | None:
+        """Which token sees which latents, (b 1 t (n l)); None where there is no image."""
+        if image_key_values is None:
+            return None
+        num_latents = self.config.resampler_num_latents
+        num_images = image_key_values.shape[-2] // num_latents
+        return image_mask(latest_image, num_images, num_latents, self.config.cross_attn_latest_only)
+
+    def place_text(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        sequence_ids: Tensor | None,
+    ) -> dict[str, Tensor | None]:
+        """The decoder's own mask and positions, of padded rows or of sequences packed into one row."""
         if sequence_ids is not None:
             if self.config.resampler_max_images:
                 raise ValueError(
@@ -356,87 +416,62 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             attention_mask = packed_mask(sequence_ids, self.dtype)
         elif position_ids is None and attention_mask is not None:  # padding on the left takes no positions
             position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)[:, -input_ids.shape[1] :]
-        num_latents = self.config.resampler_num_latents
-        if image_index is None:
-            if past_key_values is not None and past_key_values.get_seq_length() > 0:
-                raise ValueError("with a filled cache, image_index must say how many images stand before each token")
-            image_index = (input_ids == self.config.image_token_id).cumsum(-1)
-            check_images(image_index, image_states, num_latents)
-        mask = None
-        if image_states is not None:
-            num_images = image_states.shape[-2] // num_latents
-            mask = image_mask(image_index, num_images, num_latents, self.config.cross_attn_latest_only)
+        return {"attention_mask": attention_mask, "position_ids": position_ids}
 
-        if labels is not None:
-            next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
-            # Which positions those are depends on the data, so a compiled graph takes all.
-            if torch.compiler.is_compiling():
-                logits_to_keep = torch.arange(labels.shape[1], device=labels.device)
-            else:
-                logits_to_keep = (next_labels != -100).any(0).nonzero().squeeze(1)
-        num_items_in_batch = kwargs.pop("num_items_in_batch", None)
-        num_classes_in_batch = kwargs.pop("num_classes_in_batch", None)
-        return_dict = kwargs.pop("return_dict", True)
-        classifies = self.config.num_labels > 0 and image_latents is not None
-        images = {"image_states": image_states, "image_mask": mask, "cross_attention_maps": cross_maps}
-        with carried(images) if self.drops_keywords else nullcontext():
-            outputs = self.language_model(
-                input_ids=input_ids,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
-                past_key_values=past_key_values,
-                use_cache=False if labels is not None else use_cache,
-                logits_to_keep=logits_to_keep,
-                output_hidden_states=output_hidden_states or classifies,
-                **({} if self.drops_keywords else images),
-                **kwargs,
-            )
+    def decode(self, images: dict[str, Tensor | None], **kwargs) -> ModelOutput:
+        """The decoder's forward.
 
-        loss = class_logits = None
-        if labels is not None and outputs.logits.shape[1] == 0:  # no answer to learn from
-            loss = outputs.logits.sum()
-        elif labels is not None:
-            loss = self.loss_function(
-                outputs.logits,
-                labels=None,
-                shift_labels=next_labels[:, logits_to_keep],
-                vocab_size=outputs.logits.shape[-1],
-                num_items_in_batch=num_items_in_batch,
-            )
-        if classifies:
-            places = question_end(input_ids, attention_mask, labels, sequence_ids, self.config.eoq_token_id)
-            class_logits = self.classify(outputs.hidden_states[-1], places, image_latents, row_images, image_index)
-        if class_labels is not None:
-            class_loss = self.class_loss(class_logits, class_labels, num_classes_in_batch)
-            loss = class_loss if loss is None else loss + class_loss
-        output = FlamingoMedOutput(
-            loss=loss,
-            logits=outputs.logits,
-            class_logits=class_logits,
-            past_key_values=outputs.past_key_values,
-            hidden_states=outputs.hidden_states if output_hidden_states else None,
-            attentions=outputs.get("attentions"),
-            image_states=image_states,
-            cross_attentions=tuple(cross_maps) if output_cross_attentions else None,
-            resampler_attentions=tuple(resampler_maps) if output_cross_attentions else None,
+        Args:
+            images: keyword arguments that reach the gated cross-attention before each of its layers.
+            kwargs: those of its own forward.
+        """
+        if not self.drops_keywords:
+            return self.language_model(**images, **kwargs)
+        with context_keywords(images):
+            return self.language_model(**kwargs)
+
+    def answer_loss(self, logits: Tensor, next_labels: Tensor, num_items_in_batch: int | Tensor | None) -> Tensor:
+        """Cross entropy of logits (b k v) and the labels of the tokens that follow, (b k)."""
+        if logits.shape[1] == 0:  # no answer to train on
+            return logits.sum()
+        return self.loss_function(
+            logits,
+            labels=None,
+            shift_labels=next_labels,
+            vocab_size=logits.shape[-1],
+            num_items_in_batch=num_items_in_batch,
         )
-        return output if return_dict else output.to_tuple()
+
+    def attentions(self) -> list[nn.Module]:
+        """The attention modules of resampler and gated cross-attention, whose weights can be recorded."""
+        return [layer.attn for layer in (*self.resampler.layers, *self.cross_attn)]
+
+    def name_attentions(
+        self, weights: dict[nn.Module, Tensor], image_mask: Tensor | None
+    ) -> dict[str, tuple[Tensor, ...]]:
+        """Recorded attention weights as they stand in the output: 0 for tokens that see no image."""
+        resampler = [weights[layer.attn] for layer in self.resampler.layers if layer.attn in weights]
+        cross = [weights[layer.attn] for layer in self.cross_attn if layer.attn in weights]
+        return {
+            "cross_attentions": tuple(one * image_mask.any(-1, keepdim=True) for one in cross),
+            "resampler_attentions": tuple(resampler),
+        }
 
     def classify(
         self,
         states: Tensor,
         places: tuple[Tensor, Tensor],
         image_latents: Tensor,
-        row_images: Tensor | None,
-        image_index: Tensor,
+        image_indices: Tensor | None,
+        latest_image: Tensor,
     ) -> Tensor:
         """The head on the last hidden states (b t d) at `places`, rows (b) and positions (b) → (b num_labels)."""
         image = None
         if self.config.use_image_embeddings:
             image = image_latents.mean(2)  # (b n d)
-            if row_images is not None:
-                image = image.squeeze(1).index_select(0, row_images.flatten()).unflatten(0, row_images.shape)
-            image = image[places[0], (image_index[places] - 1).clamp(min=0)]
+            if image_indices is not None:
+                image = image.squeeze(1).index_select(0, image_indices.flatten()).unflatten(0, image_indices.shape)
+            image = image[places[0], (latest_image[places] - 1).clamp(min=0)]
         return self.classifier(states[places], image)
 
     def class_loss(
@@ -459,3 +494,18 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         if self.config.train_embeddings == "new":
             raise ValueError("with train_embeddings='new' the vocabulary cannot be resized; start with all tokens")
         return super().resize_token_embeddings(*args, **kwargs)
+
+
+def labelled_positions(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The k positions that predict a labelled token of any row: labels (b t) → the labels that follow (b k), and (k).
+
+    Which positions those are depends on the data, so a compiled graph takes all.
+
+    >>> labelled_positions(torch.tensor([[-100, -100, 7, 8]]))
+    (tensor([[7, 8]]), tensor([1, 2]))
+    """
+    next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    if torch.compiler.is_compiling():
+        return next_labels, torch.arange(labels.shape[1], device=labels.device)
+    positions = (next_labels != -100).any(0).nonzero().squeeze(1)
+    return next_labels[:, positions], positions

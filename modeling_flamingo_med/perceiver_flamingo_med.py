@@ -6,28 +6,28 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedAttention, FlamingoMedFeedForward
 
 
 class FlamingoMedPerceiverLayer(GradientCheckpointingLayer):
     """One layer: latents attend to the patches and to themselves, then a feed-forward; both with a residual."""
 
-    def __init__(
-        self, *, width: int, num_heads: int, head_dim: int, ff_mult: float, act: str = "gelu", qk_norm: bool = False
-    ):
+    def __init__(self, config: FlamingoMedConfig):
         super().__init__()
+        width, heads, head_dim = config.vision_width, config.resampler_num_heads, config.resampler_head_dim
+        qk_norm = nn.LayerNorm if config.resampler_qk_norm else None
         self.patch_norm = nn.LayerNorm(width)
         self.latent_norm = nn.LayerNorm(width)
-        self.attn = FlamingoMedAttention(width, width, num_heads, head_dim, nn.LayerNorm if qk_norm else None)
-        self.ff = FlamingoMedFeedForward(width, ff_mult, act=act)
+        self.attn = FlamingoMedAttention(config, width, width, heads, head_dim, qk_norm)
+        self.ff = FlamingoMedFeedForward(width, config.resampler_ff_mult, act=config.resampler_act)
 
-    def forward(
-        self, latents: Tensor, patches: Tensor, mask: Tensor | None = None, maps: list[Tensor] | None = None
-    ) -> Tensor:
+    def forward(self, latents: Tensor, patches: Tensor, mask: Tensor | None = None) -> Tensor:
         """(b l d), (b p d), mask (b 1 1 (p l)) → (b l d)."""
         queries = self.latent_norm(latents)
         media = torch.cat([self.patch_norm(patches), queries], dim=1)
-        latents = latents + self.attn(queries, self.attn.keys_values(media), mask, maps)
+        attended, _ = self.attn(queries, self.attn.key_values(media), mask)
+        latents = latents + attended
         return latents + self.ff(latents)
 
 
@@ -35,47 +35,24 @@ class FlamingoMedPerceiverResampler(nn.Module):
     """Perceiver resampler (Alayrac et al. 2022, section 3.1.1 and figure 5).
 
     Args:
-        width: of the patch features and of the latents.
-        depth: number of layers.
-        num_latents: number of latents.
-        num_heads, head_dim: attention heads and the width of one.
-        ff_mult: feed-forward width over `width`.
-        act: activation of the feed-forward, by its name in `transformers`.
-        qk_norm: LayerNorm of queries and keys in each head.
-        num_positions: number of patches of an image, to learn an embedding of each one's place; 0 where the encoder's
-            features tell their place already, as those of a vision transformer do.
-        max_frames: the most frames that an image can have, such as the views of a study; with more than one, each has
-            a learned time embedding.
-        max_images: the most images of a row, each with a learned embedding of its number in the row; 0 for none.
+        config: its settings `resampler_…`; patch features and latents have its `vision_width`.
 
-    >>> resampler = FlamingoMedPerceiverResampler(width=32, depth=2, num_latents=8, num_heads=4, head_dim=8, ff_mult=4)
-    >>> resampler(torch.randn(3, 1, 50, 32)).shape
-    torch.Size([3, 8, 32])
+    >>> config = FlamingoMedConfig(resampler_depth=1, resampler_num_latents=8)
+    >>> resampler = FlamingoMedPerceiverResampler(config)
+    >>> resampler(torch.randn(3, 1, 50, config.vision_width)).shape
+    torch.Size([3, 8, 768])
     """
 
-    def __init__(
-        self,
-        *,
-        width: int,
-        depth: int,
-        num_latents: int,
-        num_heads: int,
-        head_dim: int,
-        ff_mult: float,
-        act: str = "gelu",
-        qk_norm: bool = False,
-        num_positions: int = 0,
-        max_frames: int = 1,
-        max_images: int = 0,
-    ):
+    def __init__(self, config: FlamingoMedConfig):
         super().__init__()
+        width, num_positions = config.vision_width, config.resampler_num_positions
+        max_frames, max_images = config.resampler_max_frames, config.resampler_max_images
         self.max_frames = max_frames
-        self.latents = nn.Parameter(torch.empty(num_latents, width))
+        self.latents = nn.Parameter(torch.empty(config.resampler_num_latents, width))
         self.positions = nn.Parameter(torch.empty(num_positions, width)) if num_positions else None
         self.times = nn.Parameter(torch.empty(max_frames, 1, width)) if max_frames > 1 else None
         self.numbers = nn.Parameter(torch.empty(max_images, 1, width)) if max_images else None
-        layer = {"num_heads": num_heads, "head_dim": head_dim, "ff_mult": ff_mult, "act": act, "qk_norm": qk_norm}
-        self.layers = nn.ModuleList(FlamingoMedPerceiverLayer(width=width, **layer) for _ in range(depth))
+        self.layers = nn.ModuleList(FlamingoMedPerceiverLayer(config) for _ in range(config.resampler_depth))
         self.norm = nn.LayerNorm(width)
         self.reset_parameters()
 
@@ -85,18 +62,11 @@ class FlamingoMedPerceiverResampler(nn.Module):
             if embedding is not None:
                 init.normal_(embedding)
 
-    def forward(
-        self,
-        patches: Tensor,
-        frame_mask: Tensor | None = None,
-        maps: list[Tensor] | None = None,
-        images_per_row: int = 1,
-    ) -> Tensor:
+    def forward(self, patches: Tensor, frame_mask: Tensor | None = None, images_per_row: int = 1) -> Tensor:
         """Features of the image encoder (b f p d) → latents (b l d).
 
         Args:
             frame_mask: (b f) False on frames that only fill up; None where there are none.
-            maps: where given, each layer appends its attention weights (b a l (f p + l)).
             images_per_row: so many of the b images follow each other in one row.
 
         Raises:
@@ -126,5 +96,5 @@ class FlamingoMedPerceiverResampler(nn.Module):
         patches = rearrange(patches, "b f p d -> b (f p) d")
         latents = repeat(self.latents, "l d -> b l d", b=b)
         for layer in self.layers:
-            latents = layer(latents, patches, mask, maps)
+            latents = layer(latents, patches, mask)
         return self.norm(latents)

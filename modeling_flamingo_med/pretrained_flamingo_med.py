@@ -1,7 +1,6 @@
 """FlamingoMedPreTrainedModel: how weights begin, are saved and are loaded, with the backbones or without."""
 
 import copy
-import inspect
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedModel
 
-from .backbones_flamingo_med import load_language_model, load_vision_encoder, make_room
+from .backbones_flamingo_med import load_language_model, load_vision_encoder, resize_embeddings
 from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedGate
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
@@ -36,7 +35,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     _no_split_modules = [  # noqa: RUF012
         "FlamingoMedPerceiverResampler",
         "FlamingoMedGatedCrossAttention",
-        "FlamingoMedKeysValues",
+        "FlamingoMedKeyValues",
     ]
 
     @torch.no_grad()
@@ -53,8 +52,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         """
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if config is None:
-            known = inspect.signature(FlamingoMedConfig.__init__).parameters
-            settings = {key: kwargs.pop(key) for key in list(kwargs) if key in known}
+            settings = {key: kwargs.pop(key) for key in FlamingoMedConfig.settings() if key in kwargs}
             saved, _ = FlamingoMedConfig.get_config_dict(name, **hub)
             config = FlamingoMedConfig.from_dict(saved | settings)  # so that what depends on a setting follows it
         wants_info = kwargs.pop("output_loading_info", False)
@@ -69,9 +67,9 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
             with suppress(OSError):  # a checkpoint without one generates as the model does by default
                 model.generation_config = GenerationConfig.from_pretrained(name, **hub)
         if any(key.startswith("new_tokens.") for key in info["unexpected_keys"]):
-            raise ValueError(f"{name} has learned its new tokens apart: load it with train_embeddings='new'")
+            raise ValueError(f"{name} was saved with its new tokens apart: load it with train_embeddings='new'")
         if any(key.startswith("new_tokens.") for key in info["missing_keys"]):
-            model.new_tokens.begin_as(model.get_input_embeddings(), model.get_output_embeddings())
+            model.new_tokens.copy_from(model.get_input_embeddings(), model.get_output_embeddings())
         model.freeze()
         return (model, info) if wants_info else model
 
@@ -135,7 +133,7 @@ def backbone_weights(config: FlamingoMedConfig) -> dict[str, Tensor]:
     except (OSError, ValueError) as error:
         names = f"{vision['name']} and {text['name']}"
         raise OSError(f"the checkpoint was saved without its backbones and needs {names}: {error}") from error
-    make_room(language_model, config.text_config.vocab_size)
+    resize_embeddings(language_model, config.text_config.vocab_size)
     parts = {"vision_encoder": vision_encoder, "language_model": language_model}
     return {
         f"{part}.{name}": weight

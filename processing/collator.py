@@ -50,7 +50,7 @@ class FlamingoMedCollator:
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, Tensor]:
         """b rows about m distinct images → pixel_values (m 1 c h w) or image_features (m 1 f p d), of studies
-        pixel_values (m 1 f c h w) and frame_mask (m 1 f), row_images (b 1), input_ids (b t), …"""
+        pixel_values (m 1 f c h w) and frame_mask (m 1 f), image_indices (b 1), input_ids (b t), …"""
         studies = {row["image_id"]: row for row in rows}
         number = {image_id: i for i, image_id in enumerate(studies)}
         if self.blank_images:  # they are all the same one
@@ -68,8 +68,8 @@ class FlamingoMedCollator:
             tokens = self.processor.tokenize(prompts, answers, train_on_questions=self.train_on_questions)
         except ValueError as error:
             raise InputError(f"one of {len(rows)} questions, about {', '.join(studies)}: {error}") from None
-        row_images = torch.tensor([[number[row["image_id"]]] for row in rows])
-        batch = {**images, "row_images": row_images, **tokens}
+        image_indices = torch.tensor([[number[row["image_id"]]] for row in rows])
+        batch = {**images, "image_indices": image_indices, **tokens}
         if self.label2id:
             batch["class_labels"] = self.class_labels(rows)
         return pack(batch, self.processor.token_ids["image_token_id"]) if self.packed else batch
@@ -138,7 +138,7 @@ def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:
         image_token_id: id of `<image>`.
 
     Returns:
-        input_ids, labels, position_ids, sequence_ids, image_index (1 t), all images (1 m …) in that row; class_labels
+        input_ids, labels, position_ids, sequence_ids, latest_image (1 t), all images (1 m …) in that row; class_labels
         as they are.
     """
     real = batch["attention_mask"].bool()
@@ -149,7 +149,7 @@ def pack(batch: dict[str, Tensor], image_token_id: int) -> dict[str, Tensor]:
         "labels": batch["labels"],
         "position_ids": torch.arange(t).expand(b, t),
         "sequence_ids": torch.arange(b).unsqueeze(1).expand(b, t),
-        "image_index": (batch["row_images"] + 1) * sees_image,
+        "latest_image": (batch["image_indices"] + 1) * sees_image,
     }
     images = {
         name: batch[name].transpose(0, 1) for name in ("pixel_values", "image_features", "frame_mask") if name in batch

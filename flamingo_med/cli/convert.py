@@ -10,7 +10,6 @@ that fits nowhere, or a parameter without a weight, ends the conversion.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_type_hints
 
 from flamingo_med.cli.parser import CommandParser
 from flamingo_med.conversion.convert import convert
@@ -39,9 +38,9 @@ class ConversionArguments:
     def __post_init__(self):
         if self.prompt is not None:
             check_keys([self.prompt], PROMPTS, "prompt")
-        hints = get_type_hints(FlamingoMedConfig.__init__)
-        check_keys(self.config, hints, "setting of the model")
-        check_types(self.config, hints)
+        settings = FlamingoMedConfig.settings()
+        check_keys(self.config, settings, "setting of the model")
+        check_types(self.config, settings)
 
 
 def main(arguments: list[str]) -> None:

@@ -62,7 +62,11 @@ def convert(
     backbones = {part: reference(name, model) for part, (name, model) in parts.items() if isinstance(name, str)}
     try:
         configuration = FlamingoMedConfig(
-            vision_encoder.config, language_model.config, backbones=backbones, **ids, **settings
+            vision_config=vision_encoder.config,
+            text_config=language_model.config,
+            backbones=backbones,
+            **ids,
+            **settings,
         )
         model = FlamingoMedForConditionalGeneration(configuration, vision_encoder, language_model).eval()
     except (TypeError, ValueError) as error:

@@ -1,10 +1,10 @@
 """Attention composed along the whole path: answer token → latents → encoder's features → patches.
 
 `attention` is attention rollout (Abnar and Zuidema 2020, arXiv:2005.00928) through decoder, resampler and image
-encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces every map
-by the positive part of map × gradient (Chefer et al. 2021, arXiv:2103.15679); those gradients hold the gates already.
-A convolutional encoder has no attention: the path ends in its feature map. What a classification head sees of the
-image itself (`use_image_embeddings`) is not on this path.
+encoder, joined by the gated cross-attentions at the strength of their gates. `attention_gradients` replaces the
+attention weights by the positive part of weights × gradients (Chefer et al. 2021, arXiv:2103.15679); those gradients
+hold the gates already. A convolutional encoder has no attention: the path ends in its feature map. What a
+classification head sees of the image itself (`use_image_embeddings`) is not on this path.
 """
 
 from collections.abc import Iterator
@@ -20,13 +20,14 @@ from transformers.modeling_outputs import ModelOutput
 
 from flamingo_med.explanation.case import Case, require_patches
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
+from modeling_flamingo_med.layers_flamingo_med import record_attention_weights
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedOutput
 from processing.errors import InputError
 
 
 @dataclass
 class Path:
-    """Attention maps of one pass over one image and r texts, in the order of their layers.
+    """Attention weights of one pass over one image and r texts, in the order of their layers.
 
     Attributes:
         decoder: (r a t t); [] where the decoder returns none, so that each token keeps what it took itself.
@@ -40,12 +41,12 @@ class Path:
     resampler: list[Tensor]
     encoder: list[Tensor]
 
-    def maps(self) -> list[Tensor]:
-        """All of them."""
+    def weights(self) -> list[Tensor]:
+        """Those of all layers."""
         return [*self.decoder, *self.cross, *self.resampler, *self.encoder]
 
     def apply(self, tensors: list[Tensor]) -> "Path":
-        """The same path with other maps, in the order of `maps`."""
+        """The same path with other weights, in the order of `weights`."""
         left = iter(tensors)
         parts = (self.decoder, self.cross, self.resampler, self.encoder)
         return Path(*([next(left) for _ in part] for part in parts))
@@ -62,7 +63,7 @@ def attention(case: Case) -> tuple[Tensor, str]:
     if (case.target.weights < 0).any():
         raise InputError("attention alone cannot tell an answer from its alternative; take attention_gradients")
     _, outputs, path = _record(case, case.pixels)
-    mean = path.apply([one.mean(1) for one in path.maps()])
+    mean = path.apply([one.mean(1) for one in path.weights()])
     gates = [layer.attn_gate.alpha.tanh().abs() for layer in case.model.cross_attn]
     # Those of the output, in which tokens that see no image take nothing.
     mean.cross = [gate * one.mean(1) for gate, one in zip(gates, outputs.cross_attentions, strict=True)]
@@ -81,10 +82,10 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
     values, _, path = _record(case, case.pixels.detach().requires_grad_())
     maps = []
     for value, weights in zip(values[0], case.target.weights, strict=True):
-        gradients = torch.autograd.grad(value, path.maps(), retain_graph=True, materialize_grads=True)
+        gradients = torch.autograd.grad(value, path.weights(), retain_graph=True, materialize_grads=True)
         raised = [
             (one * gradient).clamp(min=0).mean(1).detach()
-            for one, gradient in zip(path.maps(), gradients, strict=True)
+            for one, gradient in zip(path.weights(), gradients, strict=True)
         ]
         tokens = _compose(path.apply(raised), case.model.config, keep=1.0)
         maps.append(einsum((weights != 0).float(), tokens, "r t, r t p -> p"))
@@ -92,24 +93,23 @@ def attention_gradients(case: Case) -> tuple[Tensor, str]:
 
 
 def _record(case: Case, pixels: Tensor) -> tuple[Tensor, FlamingoMedOutput, Path]:
-    """The target's values (1 k), the output, and the very maps that both were computed with."""
+    """The target's values (1 k), the output, and the very attention weights that both were computed with."""
     model, encoder = case.model, case.model.vision_encoder
-    ours: dict[nn.Module, Tensor] = {}
     encoded: list[ModelOutput] = []
 
-    def keep_map(layer: nn.Module, args: tuple, output: Tensor) -> None:
-        ours[layer] = args[3][-1]  # `maps`, before what is no part of the gradient's path is done to it
-
-    def ask_for_maps(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def ask_for_weights(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "output_attentions": True}
 
-    gated = [layer.attn for layer in model.cross_attn]
-    resampler = [layer.attn for layer in model.resampler.layers]
-    hooks = [layer.register_forward_hook(keep_map) for layer in (*gated, *resampler)]
-    hooks.append(encoder.register_forward_pre_hook(ask_for_maps, with_kwargs=True))
-    hooks.append(encoder.register_forward_hook(lambda module, args, output: encoded.append(output)))
+    hooks = [
+        encoder.register_forward_pre_hook(ask_for_weights, with_kwargs=True),
+        encoder.register_forward_hook(lambda module, args, output: encoded.append(output)),
+    ]
     try:
-        with _explicit(model.language_model), _explicit(encoder):
+        with (
+            _eager(model.language_model),
+            _eager(encoder),
+            record_attention_weights(model.attentions()) as ours,
+        ):
             asked = {"output_cross_attentions": True, "output_attentions": True}
             values, outputs = case.target.run(model, pixel_values=pixels, **asked)
     finally:
@@ -119,13 +119,16 @@ def _record(case: Case, pixels: Tensor) -> tuple[Tensor, FlamingoMedOutput, Path
     # Layers behind the one whose features are taken have no part in the answer.
     of_encoder = of_encoder[: model.config.vision_feature_layer % (len(of_encoder) + 1)]
     of_decoder = list(outputs.attentions or [])
-    path = Path(of_decoder, [ours[layer] for layer in gated], [ours[layer] for layer in resampler], of_encoder)
+    of_cross, of_resampler = (
+        [ours[layer.attn] for layer in part] for part in (model.cross_attn, model.resampler.layers)
+    )
+    path = Path(of_decoder, of_cross, of_resampler, of_encoder)
     return values, outputs, path
 
 
 @contextmanager
-def _explicit(part: PreTrainedModel) -> Iterator[None]:
-    """Within, the part computes attention step by step, which is the only way that returns maps."""
+def _eager(part: PreTrainedModel) -> Iterator[None]:
+    """Within, the part computes attention step by step, the only way that returns its weights."""
     before = part.config._attn_implementation
     part.set_attn_implementation("eager")
     try:
@@ -135,7 +138,7 @@ def _explicit(part: PreTrainedModel) -> Iterator[None]:
 
 
 def _compose(path: Path, config: FlamingoMedConfig, keep: float) -> Tensor:
-    """How much of each patch each token has taken in, (r t p), from maps (r t t), (r t l), (1 l (p + l)), (1 p p).
+    """How much of each patch each token has taken in, (r t p), from weights (r t t), (r t l), (1 l (p + l)), (1 p p).
 
     Args:
         keep: share of itself, and of what it takes, that a state passes on: 0.5 averages both, 1 adds them.

@@ -48,7 +48,7 @@ class Target:
         outputs = model(
             self.input_ids.repeat(b, 1),
             self.attention_mask.repeat(b, 1),
-            row_images=torch.arange(b, device=images.device).repeat_interleave(r).unsqueeze(1),
+            image_indices=torch.arange(b, device=images.device).repeat_interleave(r).unsqueeze(1),
             logits_to_keep=positions,
             use_cache=False,
             **options,

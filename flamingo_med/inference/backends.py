@@ -105,12 +105,12 @@ class FlamingoMedBackend:
             latents = self.model.encode_images(**images)
         except ValueError as error:
             raise InputError(f"the images do not fit the model: {error}") from None
-        images_of_rows = batch.pop("row_images")
+        images_of_rows = batch.pop("image_indices")
         lengths = batch["attention_mask"].sum(1)
         answers: dict[int, Answer] = {}
         for some in lengths.argsort(stable=True).split(ALIKE):  # of similar length, so that little is padding
             part = {name: value[some, -lengths[some].max() :] for name, value in batch.items()}
-            shown, part["row_images"] = images_of_rows[some].unique(return_inverse=True)
+            shown, part["image_indices"] = images_of_rows[some].unique(return_inverse=True)
             part["image_latents"] = latents[shown]
             found = self._answer(part, [candidates[i] for i in some])
             answers |= zip(some.tolist(), found, strict=True)

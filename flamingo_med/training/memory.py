@@ -123,7 +123,7 @@ def example(
         name = "pixel_values"
     shape = (1, b * tokens) if args.packing else (b, tokens)
     whole = torch.zeros(shape, dtype=torch.long)
-    batch = {"input_ids": whole, "image_index": torch.ones_like(whole)}
+    batch = {"input_ids": whole, "latest_image": torch.ones_like(whole)}
     if args.packing:
         batch |= {"position_ids": whole, "sequence_ids": whole, name: images.unsqueeze(0)}
     else:

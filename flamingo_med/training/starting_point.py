@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import get_type_hints
 
 from datasets import Dataset, IterableDataset
 from transformers import AutoConfig, PretrainedConfig
@@ -49,14 +48,14 @@ class ModelArguments:
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
     def __post_init__(self):
-        hints = get_type_hints(FlamingoMedConfig.__init__)
-        ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label", "return"}
+        settings = FlamingoMedConfig.settings()
+        ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label"}
         check_keys(
             self.model,
-            [name for name in hints if name not in ours and not name.endswith("_token_id")],
+            [name for name in settings if name not in ours and not name.endswith("_token_id")],
             "setting of model",
         )
-        self.model = check_types(self.model, hints)
+        self.model = check_types(self.model, settings)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
         missing = isinstance(self.text, dict) and self.tokenizer is None

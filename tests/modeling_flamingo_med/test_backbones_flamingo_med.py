@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from packaging.version import Version
 from transformers import (
     BertConfig,
@@ -163,6 +164,25 @@ def test_gradient_checkpointing_and_no_dropout_in_frozen_decoders(decoder_model,
         torch.testing.assert_close(gradients[1][key], gradient)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "opt", "biogpt"])
+@torch.no_grad()
+def test_an_unfrozen_decoder_has_its_dropout_again(decoder_model, processor, images, name):
+    model = decoder_model(name)
+    inputs = processor(images=images, text=QUESTIONS, answers=["yes", "no", "left"])
+    still = model(**inputs).loss
+    torch.testing.assert_close(model.train()(**inputs).loss, still)
+    model.config.freeze_text = False
+    losses = [model.train()(**inputs).loss for _ in range(2)]
+    assert not torch.isclose(*losses)
+    layer = find_decoder_layers(model.language_model)[0]
+    if name != "gpt2":  # its dropout is in modules
+        assert layer.dropout == find_decoder_layers(decoder_model(name, freeze_text=False).language_model)[0].dropout
+        assert layer.dropout > 0
+    torch.testing.assert_close(model.eval()(**inputs).loss, still)
+    model.config.freeze_text = True
+    torch.testing.assert_close(model.train()(**inputs).loss, still)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 @torch.no_grad()
 def test_new_tokens_and_scored_candidates(decoder_model, processor, images, name):
@@ -249,6 +269,8 @@ def test_settings_of_the_layers(decoder_model):
     ):
         with pytest.raises(ValueError, match=message):
             decoder_model("gpt2", **settings)
+    with pytest.raises(StrictDataclassFieldValidationError, match="'resampler_depth' expected int, got str"):
+        decoder_model("gpt2", resampler_depth="6")
 
 
 @pytest.mark.parametrize("name", ["gpt2", "mpt"])
@@ -291,4 +313,4 @@ def test_decoders_that_would_not_see_the_image_are_refused(processor):
             VISION["clip"], BertConfig(**bert), **processor.token_ids, **SMALL
         )
     with pytest.raises(ValueError, match="image_token_id is missing"):
-        FlamingoMedForConditionalGeneration(FlamingoMedConfig(VISION["clip"], TEXT["gpt2"]))
+        FlamingoMedForConditionalGeneration(FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"]))

@@ -152,8 +152,13 @@ def test_head_is_saved_with_its_names(make_model, processor, images, tmp_path):
         assert same_weights(loaded, model)
 
 
+def test_two_classes_without_names_are_saved(tmp_path):
+    FlamingoMedConfig(num_labels=2).save_pretrained(tmp_path)
+    assert FlamingoMedConfig.from_pretrained(tmp_path).id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
 def test_without_a_head(make_model, processor, images, tmp_path):
-    config = FlamingoMedConfig(VISION["clip"], TEXT["gpt2"])
+    config = FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"])
     assert (config.num_labels, config.id2label) == (0, {})
     config.save_pretrained(tmp_path)
     assert FlamingoMedConfig.from_pretrained(tmp_path).num_labels == 0
@@ -164,6 +169,6 @@ def test_without_a_head(make_model, processor, images, tmp_path):
         ({"classification_label_smoothing": 7.0}, "classification_label_smoothing is from 0 to 1, got 7.0"),
     ):
         with pytest.raises(ValueError, match=message):
-            FlamingoMedConfig(VISION["clip"], TEXT["gpt2"], **setting)
+            FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"], **setting)
     with pytest.raises(ValueError, match="class_labels need a model with a head"):
         make_model()(**inputs, class_labels=torch.tensor([0, 1, 2]))

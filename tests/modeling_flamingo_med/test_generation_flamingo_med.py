@@ -162,10 +162,14 @@ def test_a_step_of_ones_own(make_model, inputs):
         start = model(**inputs, use_cache=True)
         token = start.logits[:, -1:].argmax(-1)
         mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
-        given = {"past_key_values": start.past_key_values, "image_states": start.image_states, "attention_mask": mask}
-        with pytest.raises(ValueError, match="with a filled cache, image_index must say"):
+        given = {
+            "past_key_values": start.past_key_values,
+            "image_key_values": start.image_key_values,
+            "attention_mask": mask,
+        }
+        with pytest.raises(ValueError, match="with a filled cache, latest_image must say"):
             model(token, **given)
-        step = model(token, **given, image_index=torch.ones_like(token)).logits[:, -1]
+        step = model(token, **given, latest_image=torch.ones_like(token)).logits[:, -1]
         whole = torch.cat([inputs["input_ids"], token], dim=1)
         expected = model(whole, attention_mask=mask, pixel_values=inputs["pixel_values"]).logits[:, -1]
     torch.testing.assert_close(step, expected, atol=1e-4, rtol=1e-4)

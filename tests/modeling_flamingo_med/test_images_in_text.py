@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from modeling_flamingo_med import FlamingoMedPerceiverResampler
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedPerceiverResampler
 from modeling_flamingo_med.cross_attention_flamingo_med import image_mask
-from tests.conftest import QUESTIONS
+from tests.conftest import QUESTIONS, SMALL, VISION
 
 
 def test_tokens_see_the_latest_image_or_all_before():
@@ -93,9 +93,10 @@ def test_frames_of_a_study(make_model, processor, images):
 
 
 def test_resampler_without_frames_is_the_resampler_of_one(processor):
-    options = {"width": 16, "depth": 2, "num_latents": 4, "num_heads": 2, "head_dim": 8, "ff_mult": 2}
-    resampler = FlamingoMedPerceiverResampler(**options, max_frames=3)
-    patches = torch.randn(2, 3, 5, 16)
+    resampler = FlamingoMedPerceiverResampler(
+        FlamingoMedConfig(vision_config=VISION["clip"], **SMALL, resampler_max_frames=3)
+    )
+    patches = torch.randn(2, 3, 5, 32)
     two = resampler(patches[:, :2])
     masked = resampler(patches, torch.tensor([[True, True, False]] * 2))
     torch.testing.assert_close(two, masked)

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from modeling_flamingo_med import (
+    FlamingoMedConfig,
     FlamingoMedForConditionalGeneration,
     FlamingoMedGatedCrossAttention,
     FlamingoMedPerceiverResampler,
@@ -53,17 +54,17 @@ def test_cached_generation_is_uncached_generation(make_model, processor, images,
     assert torch.equal(cached, model.generate(**inputs, **options, use_cache=False))
 
 
-def test_latents_and_states_replace_pixel_values(make_model, processor, images):
+def test_latents_and_key_values_replace_pixel_values(make_model, processor, images):
     model = make_model()
     inputs = processor(images=images, text=QUESTIONS)
     with torch.no_grad():
         whole = model(**inputs)
         pixels = inputs.pop("pixel_values")
         latents = model.encode_images(pixels)
-        states = model.latents_to_states(latents)
+        key_values = model.project_image_latents(latents)
         assert torch.equal(model(image_latents=latents, **inputs).logits, whole.logits)
-        assert torch.equal(model(image_states=states, **inputs).logits, whole.logits)
-        assert torch.equal(whole.image_states, states)
+        assert torch.equal(model(image_key_values=key_values, **inputs).logits, whole.logits)
+        assert torch.equal(whole.image_key_values, key_values)
     with pytest.raises(ValueError, match=r"\(b n c h w\).*\(3, 3, 32, 32\)"):
         model.encode_images(pixels[:, 0])
     with pytest.raises(ValueError, match=r"images of 2 rows for input_ids \(3, "):
@@ -74,7 +75,7 @@ def test_rows_that_share_images(make_model, processor, images):
     model = make_model()
     rows = [images[0], images[1], images[0]]
     separate = processor(images=rows, text=QUESTIONS, answers=["yes", "no", "left"])
-    shared = {**separate, "pixel_values": separate["pixel_values"][:2], "row_images": torch.tensor([[0], [1], [0]])}
+    shared = {**separate, "pixel_values": separate["pixel_values"][:2], "image_indices": torch.tensor([[0], [1], [0]])}
     torch.testing.assert_close(model(**shared).loss, model(**separate).loss)
 
 
@@ -174,13 +175,14 @@ def test_parameter_summary_adds_up(make_model):
 
 
 def test_the_two_blocks_alone():
-    resampler = FlamingoMedPerceiverResampler(
-        width=32, depth=2, num_latents=8, num_heads=4, head_dim=8, ff_mult=4, num_positions=50
-    )
-    assert resampler(torch.randn(3, 1, 50, 32)).shape == (3, 8, 32)
-    gated = FlamingoMedGatedCrossAttention(width=16, media_width=32, num_heads=4, head_dim=8, ff_mult=4, gate_init=1.0)
-    states = gated.attn.keys_values(torch.randn(2, 8, 32))
-    x = torch.randn(2, 5, 16)
-    nothing = torch.zeros(2, 1, 5, 8, dtype=torch.bool)
-    torch.testing.assert_close(gated(x, states, nothing), gated(x, None, None))
-    assert not torch.equal(gated(x, states, ~nothing), gated(x, None, None))
+    settings = {**SMALL, "resampler_num_positions": 50, "cross_attn_gate_init": 1.0}
+    config = FlamingoMedConfig(vision_config=VISION["clip"], text_config=TEXT["gpt2"], **settings)
+    resampler = FlamingoMedPerceiverResampler(config)
+    latents = resampler(torch.randn(3, 1, 50, 32))
+    assert latents.shape == (3, 4, 32)
+    gated = FlamingoMedGatedCrossAttention(config)
+    key_values = gated.attn.key_values(latents)
+    x = torch.randn(3, 5, 32)
+    nothing = torch.zeros(3, 1, 5, 4, dtype=torch.bool)
+    torch.testing.assert_close(gated(x, key_values, nothing), gated(x, None, None))
+    assert not torch.equal(gated(x, key_values, ~nothing), gated(x, None, None))

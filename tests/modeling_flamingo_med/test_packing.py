@@ -34,7 +34,7 @@ def test_shapes(processor, rows):
     assert packed["pixel_values"].shape == (1, 2, 3, 32, 32)
     assert packed["position_ids"][0].tolist() == [p for length in lengths for p in range(length)]
     assert packed["sequence_ids"][0].tolist() == [n for n, length in enumerate(lengths) for _ in range(length)]
-    image = packed["image_index"][0]
+    image = packed["latest_image"][0]
     assert set(image[packed["sequence_ids"][0] == 1].tolist()) == {2}
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AttentionInterface, LlamaConfig
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION, same_weights
@@ -105,6 +106,7 @@ def test_attention_out(make_model, processor, images):
     plain, outputs = model(**inputs), model(**inputs, output_cross_attentions=True)
     assert (plain.cross_attentions, plain.resampler_attentions) == (None, None)
     torch.testing.assert_close(outputs.logits, plain.logits)
+    assert not any(attention._forward_hooks for attention in model.attentions())
     (b, t), (n, latents, heads) = inputs["input_ids"].shape, (2, 4, 2)
     assert [tuple(m.shape) for m in outputs.cross_attentions] == [(b, heads, t, n * latents)] * len(model.cross_attn)
     assert [tuple(m.shape) for m in outputs.resampler_attentions] == [(b * n, heads, latents, 17 + latents)] * 2
@@ -116,6 +118,38 @@ def test_attention_out(make_model, processor, images):
         first, second = maps[:, :, :, :latents].sum(-1), maps[:, :, :, latents:].sum(-1)
         assert (first[(sees != 1).unsqueeze(1).expand_as(first)] == 0).all()
         assert (second[(sees != 2).unsqueeze(1).expand_as(second)] == 0).all()
+
+
+def test_a_registered_attention_reaches_resampler_and_cross_attention(make_model, batch):
+    masks = []
+
+    def counting(module, query, key, value, attention_mask, **kwargs):
+        masks.append(attention_mask)
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **kwargs)
+
+    AttentionInterface.register("counting", counting)
+    model = make_model()
+    with torch.no_grad():
+        expected = model(**batch).loss
+        model.set_attn_implementation({"": "counting"})  # the encoder and the decoder keep theirs
+        assert model.language_model.config._attn_implementation == "sdpa"
+        torch.testing.assert_close(model(**batch).loss, expected)
+    assert len(masks) == len(model.resampler.layers) + len(model.cross_attn)
+    b, t = batch["input_ids"].shape
+    assert [None if mask is None else (mask.dtype, tuple(mask.shape)) for mask in masks] == [
+        *[None] * len(model.resampler.layers),
+        *[(torch.bool, (b, 1, t, 4))] * len(model.cross_attn),
+    ]
+
+
+@pytest.mark.parametrize("implementation", ["flash_attention_2", "flex_attention"])
+def test_attention_that_takes_no_such_mask_is_refused(make_model, tmp_path, implementation):
+    model = make_model()
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="FlamingoMedForConditionalGeneration does not support"):
+        model.set_attn_implementation({"": implementation})
+    with pytest.raises(ValueError, match="does not support"):
+        FlamingoMedForConditionalGeneration.from_pretrained(tmp_path, attn_implementation=implementation)
 
 
 def test_bf16(make_model, batch, tmp_path):
@@ -166,7 +200,9 @@ def check_compiled_gradients(model, batch, backend):
 def test_billions_of_parameters_on_the_meta_device(processor):
     text = LlamaConfig(vocab_size=32_004)  # Llama 2 7B, and our four tokens
     ids = {name: number for name, number in processor.token_ids.items() if name != "vocab_size"}
-    config = FlamingoMedConfig(VISION["clip"], text, **ids, **{**SMALL, "cross_attn_every_n_layers": 4})
+    config = FlamingoMedConfig(
+        vision_config=VISION["clip"], text_config=text, **ids, **{**SMALL, "cross_attn_every_n_layers": 4}
+    )
     with torch.device("meta"):
         model = FlamingoMedForConditionalGeneration(config)
     assert all(p.is_meta for p in model.parameters())
@@ -178,6 +214,6 @@ def test_billions_of_parameters_on_the_meta_device(processor):
     width, inner, media = 4096, 16, 32
     gated = 2 * width + 2 * inner * width + 2 * inner * media + 2 * width + 2 * 4 * width**2 + 2
     assert numbers["cross_attn"][0] == 8 * gated
-    for total, learning, frozen in numbers.values():
-        assert total == learning + frozen
+    for total, trainable, frozen in numbers.values():
+        assert total == trainable + frozen
     assert numbers["all"][0] == sum(numbers[name][0] for name in numbers if name != "all")

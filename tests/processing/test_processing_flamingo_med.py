@@ -114,7 +114,7 @@ def test_collator_keeps_each_image_once(processor, images):
     batch = FlamingoMedCollator(processor, answers=True)(rows)
     whole = processor(images=[images[0], images[1], images[0]], text=QUESTIONS, answers=["yes"] * 3)
     assert batch["pixel_values"].shape == (2, 1, 3, 32, 32)
-    assert torch.equal(batch["pixel_values"][batch["row_images"][:, 0]], whole["pixel_values"])
+    assert torch.equal(batch["pixel_values"][batch["image_indices"][:, 0]], whole["pixel_values"])
     assert torch.equal(batch["input_ids"], whole["input_ids"])
     blank = FlamingoMedCollator(processor, answers=False, blank_images=True)(rows)
     assert blank["pixel_values"].abs().max() == 0

@@ -158,7 +158,7 @@ def test_images_have_their_number_in_the_row(clip, tmp_path, command, images):
     first, second = model.encode_images(inputs["pixel_values"])[0]
     assert not torch.allclose(first, second)
     with pytest.raises(ValueError, match="cannot share them"):
-        model(**{**inputs, "row_images": torch.tensor([[0, 0]])})
+        model(**{**inputs, "image_indices": torch.tensor([[0, 0]])})
     with pytest.raises(ValueError, match="cannot be packed"):
         model(**inputs, sequence_ids=torch.zeros_like(inputs["input_ids"]))
     with pytest.raises(ValueError, match="resampler_max_images is 4, got 5 in a row"):
