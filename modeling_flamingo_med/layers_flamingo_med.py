@@ -127,7 +127,8 @@ def record_attention_weights(attentions: Iterable[FlamingoMedAttention]) -> Iter
 
     They are the very tensors that the outputs were computed from, so that gradients with respect to them exist. The
     recorder of `transformers` does not reach a module that runs within the forward of another model, as the gated
-    cross-attentions run within that of the decoder.
+    cross-attentions run within that of the decoder. The hooks are on the modules meanwhile: two threads that record
+    the same model at once would record each other's.
     """
     weights: dict[nn.Module, Tensor] = {}
 

@@ -330,7 +330,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
                 batches whose losses will be added up; by default in this one.
             past_key_values, use_cache: the decoder's cache.
             logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
-            output_cross_attentions: return the attention weights of gated layers and resampler.
+            output_cross_attentions: return the attention weights of gated layers and resampler; not in a model that is
+                compiled with `fullgraph=True`.
             output_hidden_states: return the decoder's hidden states.
             kwargs: passed to the decoder.
 
