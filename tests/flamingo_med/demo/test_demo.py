@@ -264,7 +264,7 @@ def test_few_shot_examples_of_a_session(assistant, upload):
         session.add_example(QUESTIONS[0], "yes")
 
 
-def test_mistakes_at_the_start(command, monkeypatch):  # noqa: F811
+def test_mistakes_at_the_start(command, monkeypatch):
     monkeypatch.delenv("FLAMINGO_MED_PASSWORD", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -281,14 +281,14 @@ def test_mistakes_at_the_start(command, monkeypatch):  # noqa: F811
     assert "--max_upload_mb" in command("demo", "--help")
 
 
-def test_other_models_are_refused(command, processor, tmp_path):  # noqa: F811
+def test_other_models_are_refused(command, processor, tmp_path):
     write_blip2(tmp_path, copy.deepcopy(processor.tokenizer))
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     assert "is not a model of ours" in command("demo", "--model", tmp_path, "--port", port, code=2)
 
 
-def test_gradio_is_an_extra(command, monkeypatch):  # noqa: F811
+def test_gradio_is_an_extra(command, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("flamingo_med.demo.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "gradio", None)
