@@ -19,7 +19,7 @@ from flamingo_med.reporting.score_plot import score_plot
 from processing.datasets import images_of
 from processing.files import write_whole
 
-TEMPLATE = Path(__file__).with_name("page.html.jinja")
+TEMPLATE = Path(__file__).with_name("evaluation_page.html.jinja")
 MAIN = "exact_match"
 CONDITIONS = {
     "model": "Model",
