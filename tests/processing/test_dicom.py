@@ -410,6 +410,7 @@ def test_without_the_extra_its_installation_is_named(tmp_path, monkeypatch):
     path = tmp_path / "scan.dcm"
     path.write_bytes(encode(make(RAMP, 12)))
     monkeypatch.setitem(sys.modules, "pydicom", None)
+    monkeypatch.delitem(sys.modules, "processing.dicom")  # which is imported with the first DICOM file
     with pytest.raises(InputError) as error:
         read_image(path)
     assert str(error.value) == f'{path} is a DICOM file, which needs: pip install "flamingo-med[dicom]"'

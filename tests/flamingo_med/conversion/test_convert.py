@@ -511,6 +511,6 @@ def test_a_target_that_cannot_be(clip, decoder, tmp_path, command):
 
 
 def test_source_and_target_are_needed_and_the_target_is_empty(tmp_path, command):
-    assert "target" in command("convert", "model.pt", code=2)
+    assert "required: TARGET" in command("convert", "model.pt", code=2)
     (tmp_path / "full").write_text("")
     assert "not an empty folder" in command("convert", "model.pt", tmp_path, code=2)

@@ -214,8 +214,8 @@ def test_the_command(tmp_path, command):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "predictions"),
-        (["--model", "runs"], "predictions"),
+        ([], "required: PREDICTIONS"),
+        (["--model", "runs"], "required: PREDICTIONS"),
         (["nothing.jsonl"], "cannot be read from nothing.jsonl"),
     ],
 )

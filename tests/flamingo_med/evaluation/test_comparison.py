@@ -100,7 +100,7 @@ def test_signatures(tmp_path):
     ):
         compare(first, other)
     unknown.with_name("metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="metrics.json is not what eval.py writes"):
+    with pytest.raises(InputError, match="metrics.json is not what flamingo-med evaluate writes"):
         compare(first, unknown)
 
 
@@ -135,9 +135,9 @@ def test_the_command(tmp_path, command):
     assert "+0.500" in command("compare", first, second)
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
     for arguments, message in (
-        ([], "first"),
-        ([first], "second"),
-        (["--first", first], "second"),
+        ([], "required: FIRST, SECOND"),
+        ([first], "required: SECOND"),
+        (["--first", first], "required: FIRST, SECOND"),
         ([first] * 3, "unrecognized arguments"),
         ([first, tmp_path / "nothing.jsonl"], f"cannot be read from {tmp_path / 'nothing.jsonl'}: No such file"),
         ([first, tmp_path], f"cannot be read from {tmp_path}: Is a directory"),

@@ -369,7 +369,7 @@ def test_mistakes_are_one_sentence(make_run, command, tmp_path):
 
     nowhere = tmp_path / "nowhere"
     assert f"no config.json in {nowhere}; give the output_dir of a finished run" in error(nowhere)
-    assert "run" in error("--output", "a")
+    assert "required: RUN" in error("--output", "a")
     folder = make_run({}, [metrics()])
     assert "unknown setting 'outptu'; did you mean output?" in error(folder, "--outptu", "a")
     assert "the card cannot be written to " in error(folder, "--output", folder / "run.json" / "card.md")

@@ -240,7 +240,7 @@ def test_a_buffer_of_any_size_loses_no_row(folder, size):
 
 
 def test_only_shards_are_streamed(folder):
-    with pytest.raises(InputError, match="only the data set parquet_shards is streamed, not phantom"):
+    with pytest.raises(InputError, match="only the data set parquet_shards can be streamed, not phantom"):
         DataArguments(dataset="phantom", streaming=True).load_train()
     stream = DataArguments(dataset="parquet_shards", data_dir=folder, streaming=True).load_train()
     assert stream.num_shards == 9
