@@ -80,6 +80,8 @@ def run(call: Callable[[], None]) -> None:
         logger.setLevel(logging.INFO)
         logger.handlers = [_ToTerminal()]
         logger.propagate = False
+    # The Trainer of transformers imports it wherever it is installed, and then it warns of what it lacks for 4 bits.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         call()
     except InputError as error:

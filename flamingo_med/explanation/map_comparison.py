@@ -99,7 +99,12 @@ def page(
     ]
     methods = dict.fromkeys(f"{one.explanation.method}, {one.explanation.details}" for line in cells for one in line)
     return render(
-        "map_comparison.html.jinja", title=title, models=models, lines=lines, method="; ".join(methods), command=command
+        "map_comparison.html.jinja",
+        title=title,
+        models=models,
+        lines=lines,
+        method="; ".join(methods),
+        command=command,
     )
 
 
