@@ -59,10 +59,10 @@ def own_cache(tmp_path, monkeypatch) -> None:
 
 
 @pytest.fixture
-def command(capsys, monkeypatch):
+def command(monkeypatch):
     """command("evaluate", "--model", …): a command in this process, from the root; gives back what it printed."""
     monkeypatch.chdir(ROOT)
-    return lambda *arguments, code=0: call(capsys, *arguments, code=code)
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,33 +1,17 @@
 """What a training run leaves behind: curves.png, summary.json, and summary.md, the same as a table for a README."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from matplotlib.figure import Figure
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from flamingo_med.evaluation.tables import format_score
-from processing.files import write_json, write_whole
+
+if TYPE_CHECKING:  # evaluations show the facts of a run too, and need no Trainer, which brings peft and bitsandbytes
+    from transformers import TrainerState, TrainingArguments
 
 LogHistory = list[dict[str, float]]
-
-
-class RunReport(TrainerCallback):
-    """Writes them when training ends, from the history that a resumed run has too."""
-
-    resumed = False
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Note whether the training resumes from a checkpoint: then its time is not that of the whole."""
-        self.resumed = state.global_step > 0
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Curves and summary, by the first process."""
-        if state.is_world_process_zero:
-            plot_curves(state.log_history, Path(args.output_dir, "curves.png"))
-            facts = summary(args, state, self.resumed)
-            write_json(Path(args.output_dir, "summary.json"), facts)
-            write_whole(Path(args.output_dir, "summary.md"), format_summary(facts, args.output_dir))
 
 
 def curve(history: LogHistory, name: str) -> tuple[list[float], list[float]]:
@@ -72,7 +56,7 @@ def plot_curves(history: LogHistory, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def summary(args: TrainingArguments, state: TrainerState, resumed: bool) -> dict:
+def summary(args: "TrainingArguments", state: "TrainerState", resumed: bool) -> dict:
     """How long, on what, how it ended, and the scores of the model that is kept on validation.
 
     Args:

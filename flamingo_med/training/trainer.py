@@ -24,10 +24,10 @@ from flamingo_med.inference.answering import Answer, answer_questions
 from flamingo_med.inference.features import store_features
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.model_card import refresh_card
-from flamingo_med.reporting.run_report import RunReport
 from flamingo_med.training.checkpoints import disk_errors
 from flamingo_med.training.hub_mixin import HubMixin
 from flamingo_med.training.matmul import choose_matmul
+from flamingo_med.training.report_callback import RunReport
 from flamingo_med.training.sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
 from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration

@@ -1,7 +1,7 @@
 """Tokenizers: trained and extended ones, the embeddings of new tokens, and the command."""
 
-import sys
 from copy import deepcopy
+from functools import partial
 
 import pytest
 import torch
@@ -9,19 +9,18 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, set_seed
 
+from flamingo_med.cli.tokenizer import format_table
+from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor
 from modeling_flamingo_med import FlamingoMedProcessor
-from processing import tokenization as module
 from processing.errors import InputError
 from processing.tokenization import (
     extend_embeddings,
     extend_tokenizer,
-    format_table,
     load_tokenizer,
     texts_of,
     tokens_per_word,
     train_tokenizer,
 )
-from train import ModelArguments, build_model, build_processor
 
 GENERAL = ["Is there a thorax on the right?", "no, the max is on the left", "a pneuma and a card"] * 10
 MEDICAL = ["Is there a pneumothorax?", "Question: cardiomegaly Answer: pneumothorax", "left pneumothorax"] * 10
@@ -159,43 +158,37 @@ def test_table(old, new):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
-    """command(*arguments): python -m processing.tokenization on a small phantom."""
+def tokenizer(tmp_path, command):
+    """tokenizer(*arguments): the command on a small phantom."""
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
         f"{{dataset: phantom, data_dir: {tmp_path / 'data'}, data: {{train_images: 5, validation_images: 2, "
         "image_size: 64}, seed: 0}"
     )
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tokenizer", "--recipe", str(recipe), *map(str, arguments)])
-        module.main()
-
-    return call
+    return partial(command, "tokenizer", "--recipe", recipe)
 
 
-def test_command(command, decoder, old, tmp_path, capsys):
-    command("--vocab_size", 400, "--output_dir", tmp_path / "fresh")
-    command("--vocab_size", len(old) + 20, "--output_dir", tmp_path / "more", "--extend", decoder)
-    printed = capsys.readouterr().out
-    assert all(word in printed for word in ("bytes", "before", "after", "questions", f"tokenizer: {tmp_path}/more"))
+def test_the_command_trains_and_extends(tokenizer, decoder, old, tmp_path):
+    printed = tokenizer("--vocab_size", 400, "--output_dir", tmp_path / "fresh")
+    assert "bytes" in printed
+    printed = tokenizer("--vocab_size", len(old) + 20, "--output_dir", tmp_path / "more", "--extend", decoder)
+    assert all(word in printed for word in ("before", "after", "questions", f"tokenizer: {tmp_path}/more"))
     for name in ("fresh", "more"):
-        tokenizer = load_tokenizer(str(tmp_path / name))
-        assert {"<image>", "<EOQ>", "<EOC>", "[PAD]"} <= tokenizer.get_vocab().keys()
-        assert tokenizer.eos_token == "<EOC>"
-    assert old.get_vocab().items() <= tokenizer.get_vocab().items()
+        made = load_tokenizer(str(tmp_path / name))
+        assert {"<image>", "<EOQ>", "<EOC>", "[PAD]"} <= made.get_vocab().keys()
+        assert made.eos_token == "<EOC>"
+    assert old.get_vocab().items() <= made.get_vocab().items()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--vocab_size", "256", "--output_dir", "new"], "the bytes alone are 256"),
-        (["--vocab_size", "400", "--output_dir", "."], "is not empty"),
+        (["--vocab_size", "400", "--output_dir", "docs"], "is not empty"),
         (["--vocab_size", "400"], "--output_dir is missing"),
         (["--vocab_size", "400", "--output_dir", "new", "--extend", "/nowhere"], "no tokenizer at /nowhere"),
         (["--vocab_size", "many", "--output_dir", "new"], "vocab_size is 'many', but must be int"),
     ],
 )
-def test_mistakes(command, arguments, message):
-    with pytest.raises(InputError, match=message):
-        command(*arguments)
+def test_mistakes(tokenizer, arguments, message):
+    assert message in tokenizer(*arguments, code=2)

@@ -3,10 +3,7 @@
 import json
 import os
 import shlex
-import subprocess
-import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
 import datasets
@@ -18,13 +15,11 @@ from transformers import AutoModel, AutoModelForCausalLM
 
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.datasets import load_split
-from processing.errors import run
 from tests import ROOT
+from tests.commands import FEW, python
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION
 from tests.flamingo_med.common.hub_server import HubServer
 
-FEW = {"train_images": 30, "validation_images": 8, "test_images": 10}
-SMALL_DATA = [word for name, value in FEW.items() for word in (f"--data.{name}", str(value))]
 TOKEN = "hf_alice"
 
 
@@ -36,52 +31,39 @@ def hub():
 
 @pytest.fixture
 def process(hub, tmp_path):
-    """process("train", …): a command in a process for which the stand-in is the Hub; returns what it printed."""
+    """process("train", …): Python in a process for which the stand-in is the Hub; returns what it printed."""
 
-    def call(*arguments, code: int = 0, **environment: str) -> str:
+    def call(*arguments, **environment: str) -> str:
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         settings = {**hub.environment(tmp_path / "home", TOKEN), "PYTHONPATH": path, **environment}
-        command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == code, done.stderr[-3000:]
-        assert "Traceback" not in done.stderr
-        return done.stdout + done.stderr
+        return python(*arguments, env={**os.environ, **settings})
 
     return call
 
 
 @pytest.fixture
-def command(hub, tmp_path, monkeypatch, capsys):
-    """command("train", …): the same for a door's module in this process, which has imported everything already."""
+def client(hub, tmp_path, monkeypatch, command):
+    """client("train", …): a command in this process, whose client of the Hub talks to the stand-in."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "home"))
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", hub.url)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client waits for a network to come back
-    monkeypatch.chdir(ROOT)
 
-    def call(module: str, *arguments, code: int = 0, endpoint: str = hub.url, token: str = TOKEN) -> str:
+    def call(*arguments, code: int = 0, endpoint: str = hub.url, token: str = TOKEN) -> str:
         file = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
         monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", file)
         monkeypatch.setattr(huggingface_hub.hf_api.api, "endpoint", endpoint)
         monkeypatch.setenv("HF_TOKEN", token)
-        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
-        ended = 0
-        try:
-            run(import_module(module).main)
-        except SystemExit as end:
-            ended = end.code
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.out + captured.err
+        return command(*arguments, code=code)
 
     return call
 
 
 def training(tmp_path, *arguments) -> list:
-    data = ["--data_dir", tmp_path / "data", *SMALL_DATA, "--output_dir", tmp_path / "run"]
-    return ["phantom", *data, "--push_to_hub", "--hub_model_id", "alice/run", *arguments]
+    data = ["--data_dir", tmp_path / "data", *FEW, "--output_dir", tmp_path / "run"]
+    return ["train", "phantom", *data, "--push_to_hub", "--hub_model_id", "alice/run", *arguments]
 
 
 CODE = {path.name for path in (ROOT / "modeling_flamingo_med").glob("*_flamingo_med.py")} | {
@@ -98,7 +80,7 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     hub.drops += ["PUT /lfs/"]
     hub.refusals += ["/commit/"]
     options = ["--num_train_epochs", "3", "--hub_strategy", "checkpoint", "--hub_private_repo", "true"]
-    output = process("train", *training(tmp_path, *options))
+    output = process("-m", "flamingo_med.cli.main", *training(tmp_path, *options))
     assert output.count("could not be pushed to alice/run: the token has no right") == 1
     assert f"pushed: {hub.url}/alice/run/commit/" in output and "Retrying" in output
     assert not hub.drops and not hub.refusals
@@ -121,28 +103,28 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == steps[-1]
 
 
-def test_a_run_that_cannot_be_pushed_is_finished(hub, command, tmp_path):
+def test_a_run_that_cannot_be_pushed_is_finished(hub, client, tmp_path):
     hub.refusals += ["/commit/"]
     options = ["--num_train_epochs", "1", "--hub_strategy", "end", "--hub_revision", "draft"]
-    output = command("train", *training(tmp_path, *options), code=2)
+    output = client(*training(tmp_path, *options), code=2)
     error = output.splitlines()[-1]
     assert error.startswith(
-        f"error: the finished run is in {tmp_path / 'run'}, but not on the Hub; push it by `python"
+        f"error: the finished run is in {tmp_path / 'run'}, but not on the Hub; push it by `flamingo-med"
     )
     assert error.endswith(": the token has no right to it; take one that has, or another name")
     assert (tmp_path / "run" / "recipe.yaml").is_file()
     assert set(hub.files("model", "alice/run", "draft")) == {".gitattributes"}
 
-    python, module, *command = shlex.split(error.split("`")[1])
-    assert (python, module) == ("python", "-m")
-    assert "published: " in command(*command)
+    program, *arguments = shlex.split(error.split("`")[1])
+    assert program == "flamingo-med"
+    assert "published: " in client(*arguments)
     weights = (tmp_path / "run" / "model.safetensors").read_bytes()
     assert hub.files("model", "alice/run", "draft")["model.safetensors"] == weights
     assert set(hub.files("model", "alice/run")) == {".gitattributes"}
     ask = ["ask", "--model", "alice/run", "--image", "docs/phantom.png", "--question", "Is there a nodule?"]
-    assert "answer" in command("eval", *ask, "--revision", "draft")
-    assert "no image-text-to-text model at alice/run" in command("eval", *ask, code=2)
-    assert "the repository has no such revision" in command("eval", *ask, "--revision", "none", code=2)
+    assert "answer" in client(*ask, "--revision", "draft")
+    assert "no image-text-to-text model at alice/run" in client(*ask, code=2)
+    assert "the repository has no such revision" in client(*ask, "--revision", "none", code=2)
     sent = [path for method, path, _ in hub.requests if method == "PUT"]
     assert len(sent) == len(set(sent)) == 1  # what was there already was not sent again
 
@@ -151,7 +133,7 @@ NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nothing listens
 
 
 @pytest.mark.parametrize(
-    ("options", "client", "message"),
+    ("options", "settings", "message"),
     [
         (
             [],
@@ -165,15 +147,15 @@ NOWHERE = "http://127.0.0.1:9"  # the port of discard, where nothing listens
         (["--hub_token", TOKEN], {}, "hub_token is a secret, not a setting"),
     ],
 )
-def test_a_push_that_cannot_be_is_told_before_training(command, tmp_path, options, client, message):
-    output = command("train", *training(tmp_path, *options), code=2, **client)
+def test_a_push_that_cannot_be_is_told_before_training(client, tmp_path, options, settings, message):
+    output = client(*training(tmp_path, *options), code=2, **settings)
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0] and TOKEN not in output
     assert not list((tmp_path / "run").glob("checkpoint-*"))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "client", "message"),
+    ("arguments", "settings", "message"),
     [
         (["model", "docs", "alice/run"], {}, "no model at docs; give the output_dir"),
         (["metric", "exact_mach", "alice/run"], {}, "did you mean exact_match?"),
@@ -186,25 +168,25 @@ def test_a_push_that_cannot_be_is_told_before_training(command, tmp_path, option
         (["modle", "docs", "alice/run"], {}, "did you mean model?"),
     ],
 )
-def test_mistakes_of_publishing_are_one_sentence(hub, command, arguments, client, message):
-    output = command("flamingo_med.cli.publish", *arguments, code=2, **client)
+def test_mistakes_of_publishing_are_one_sentence(hub, client, arguments, settings, message):
+    output = client("publish", *arguments, code=2, **settings)
     assert output.startswith("error: ") and output.count("\n") == 1 and message in output
     assert not hub.repositories
 
 
 @pytest.mark.parametrize(
-    ("client", "message"),
+    ("settings", "message"),
     [
         ({}, "there is no such repository, or the token may not see it"),
         ({"token": "hf_other"}, "there is no token that the Hub accepts; run `hf auth login`, or set HF_TOKEN"),
         ({"endpoint": NOWHERE}, f"{NOWHERE} cannot be reached"),
     ],
 )
-def test_models_that_cannot_be_pulled_are_one_sentence(command, tmp_path, client, message):
+def test_models_that_cannot_be_pulled_are_one_sentence(client, tmp_path, settings, message):
     ask = ["ask", "--image", "docs/phantom.png", "--question", "Is there a nodule?"]
-    output = command("eval", *ask, "--model", "alice/none", code=2, **client)
+    output = client(*ask, "--model", "alice/none", code=2, **settings)
     assert output == f"error: no image-text-to-text model at alice/none (folder or Hub id): {message}\n"
-    output = command("train", *training(tmp_path, "--init_from", "alice/none"), code=2, **client)
+    output = client(*training(tmp_path, "--init_from", "alice/none"), code=2, **settings)
     assert output.splitlines()[-1].startswith("error: ") and output.endswith(f": {message}\n")
 
 
@@ -281,16 +263,16 @@ def published(make_model, processor, images, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_what_is_published_is_pulled(hub, command, process, published):
+def test_what_is_published_is_pulled(hub, client, process, published):
     """With a token, over a connection that breaks off, from the cache without any, and pushed again."""
-    for command in (
-        ["dataset", "phantom", "alice/phantom", *SMALL_DATA],
+    for arguments in (
+        ["dataset", "phantom", "alice/phantom", *FEW],
         ["metric", "exact_match", "alice/exact"],
         ["model", published / "first", "alice/model", "--private", "--revision", "draft"],
         ["model", published / "second", "alice/model"],
         ["model", published / "part", "alice/part"],
     ):
-        assert f"published: {hub.url}" in command("flamingo_med.cli.publish", *command)
+        assert f"published: {hub.url}" in client("publish", *arguments)
     huggingface_hub.create_tag("alice/model", tag="first", revision="draft")
     huggingface_hub.create_repo("alice/adapter")
     huggingface_hub.upload_folder(repo_id="alice/adapter", folder_path=published / "adapter")
@@ -306,15 +288,15 @@ def test_what_is_published_is_pulled(hub, command, process, published):
     assert "Trying to resume" in process("-c", PULL, *arguments)
     assert any(path.endswith(shards[0]) and start for _, path, start in hub.requests)
     assert set(hub.files("model", "alice/again")) >= MODEL | PROCESSOR
-    rows = load_split("phantom", "test", str(published), **FEW)
+    rows = load_split("phantom", "test", str(published), test_images=10)
     pulled = [json.loads(line) for line in (published / "rows.json").read_text().splitlines()]
     assert pulled == [{name: row[name] for name in ("id", "question", "answer")} for row in rows]
     process("-c", PULL, *arguments, HF_HUB_OFFLINE="1", HF_ENDPOINT=NOWHERE, HF_TOKEN="")
 
 
-def test_a_model_pushed_again_leaves_nothing_old_behind(hub, command, published):
+def test_a_model_pushed_again_leaves_nothing_old_behind(hub, client, published):
     """Weights in fewer shards than before: those of before would be read along."""
     for name in ("first", "part"):
-        command("flamingo_med.cli.publish", "model", published / name, "alice/model")
+        client("publish", "model", published / name, "alice/model")
     weights = {name for name in hub.files("model", "alice/model") if name.endswith(".safetensors")}
     assert weights == {path.name for path in (published / "part").glob("*.safetensors")}

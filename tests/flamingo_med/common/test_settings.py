@@ -1,25 +1,16 @@
-"""Recipes and command-line overrides."""
+"""Recipes, command-line overrides, and the arguments of the commands that are made from both."""
 
 import json
 from dataclasses import dataclass, field
 
 import pytest
 
-from flamingo_med.common.folders import results_folder
-from flamingo_med.common.settings import (
-    DataArguments,
-    SplitArguments,
-    build_arguments,
-    describe,
-    override,
-    read_recipe,
-)
+from flamingo_med.common.settings import build_arguments, override, packaged_recipes, read_recipe
+from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.training.starting_point import ModelArguments
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
+from processing.datasets.arguments import DataArguments
 from processing.errors import InputError
-from tests import ROOT
-from train import ModelArguments
-
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 
 
 @dataclass
@@ -76,25 +67,25 @@ def test_recipe_files(tmp_path):
             read_recipe(str(tmp_path / name))
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_the_recipes_of_this_project(path):
-    settings = read_recipe(str(path)) | {"use_cpu": True}  # those for GPUs too
+@pytest.mark.parametrize("name", packaged_recipes())
+def test_the_recipes_of_this_project(name):
+    settings = read_recipe(name) | {"use_cpu": True}  # those for GPUs too
     build_arguments(settings, DataArguments, ModelArguments, FlamingoMedTrainingArguments)
 
 
-def test_rows_about_images_of_another_data_set_are_left_out(tmp_path, capsys):
+def test_rows_about_images_of_another_data_set_are_left_out(tmp_path, caplog):
     data = {"train_images": 4, "image_size": 64, "questions_per_image": 2}
     whole = DataArguments("phantom", str(tmp_path), data).load("train")
     gone = whole["image_id"][0]
     report = tmp_path / "overlap.json"
     report.write_text(json.dumps({"image_ids": [gone, "of another split"]}))
-    rows = DataArguments("phantom", str(tmp_path), data, without=str(report)).load("train")
+    rows = DataArguments("phantom", str(tmp_path), data, exclude=str(report)).load("train")
     assert gone not in rows["image_id"] and len(rows) == len(whole) - whole["image_id"][:].count(gone)
-    assert f"{len(whole) - len(rows)} of {len(whole)} left out" in capsys.readouterr().out
+    assert f"{len(whole) - len(rows)} of {len(whole)} left out" in caplog.text
     for text, message in [("{}", "is no report of"), (json.dumps({"image_ids": whole["image_id"][:]}), "names all")]:
         report.write_text(text)
         with pytest.raises(InputError, match=message):
-            DataArguments("phantom", str(tmp_path), data, without=str(report)).load("train")
+            DataArguments("phantom", str(tmp_path), data, exclude=str(report)).load("train")
 
 
 def test_a_revision_is_of_the_hub(tmp_path):
@@ -105,6 +96,5 @@ def test_a_revision_is_of_the_hub(tmp_path):
         build_arguments({"model": str(tmp_path), "revision": "draft"}, SplitArguments)
     (here,) = build_arguments({"model": str(tmp_path)}, SplitArguments)
     assert results_folder(here, "eval", DataArguments()) == tmp_path / "eval" / "phantom-test"
-    fewer = DataArguments(without="reports/shared.json")
-    assert results_folder(here, "eval", fewer) == tmp_path / "eval" / "phantom-test-without=shared"
-    assert "--revision" in describe(SplitArguments)
+    fewer = DataArguments(exclude="reports/shared.json")
+    assert results_folder(here, "eval", fewer) == tmp_path / "eval" / "phantom-test-exclude=shared"

@@ -1,7 +1,7 @@
 """Checkpoints of other Flamingos: the converted model answers as the other does, and nothing is lost in silence."""
 
 import json
-import sys
+import re
 
 import pytest
 import torch
@@ -22,7 +22,6 @@ from transformers import (
     set_seed,
 )
 
-from flamingo_med.conversion.convert import main
 from flamingo_med.inference.answering import answer_questions
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from modeling_flamingo_med.backbones_flamingo_med import find_decoder_layers
@@ -66,17 +65,22 @@ def decoder(tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
-    """command(source, "--text", …): convert, and load what was written."""
+def convert(tmp_path, command):
+    """convert(source, "--text", …): convert, load what was written, and tell what was printed."""
 
     def call(source, *arguments):
         target = tmp_path / "target"
-        monkeypatch.setattr(sys, "argv", ["convert_checkpoint", str(source), str(target), *map(str, arguments)])
-        main()
+        output = command("convert", source, target, *arguments)
         model = AutoModelForImageTextToText.from_pretrained(target)
-        return model.eval(), AutoProcessor.from_pretrained(target)
+        return model.eval(), AutoProcessor.from_pretrained(target), output
 
     return call
+
+
+@pytest.fixture
+def refusal(tmp_path, command):
+    """refusal(source, "--text", …): what is said of a checkpoint that is not converted."""
+    return lambda source, *arguments: command("convert", source, tmp_path / "target", *arguments, code=2)
 
 
 @pytest.fixture
@@ -120,15 +124,15 @@ class Blocks(nn.Module):
 
 @pytest.mark.parametrize(("every", "latest"), [(1, True), (2, True), (2, False)])
 @torch.no_grad()
-def test_flamingo_pytorch(clip, tmp_path, command, two_images_a_row, every, latest, capsys):
+def test_flamingo_pytorch(clip, tmp_path, convert, two_images_a_row, every, latest):
     set_seed(0)
     text = write_decoder(tmp_path / "gpt2", GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=128))
     peer = Blocks(WIDTH, WIDTH, every, latest)
     torch.save(peer.state_dict(), tmp_path / "model.pt")
     setting = ["--config.cross_attn_latest_only", str(latest).lower()]
-    model, processor = command(tmp_path / "model.pt", "--vision", clip, "--text", text, *setting)
+    model, processor, output = convert(tmp_path / "model.pt", "--vision", clip, "--text", text, *setting)
     assert model.config.resampler_max_images == 4
-    assert "flamingo-pytorch" in capsys.readouterr().out
+    assert "flamingo-pytorch" in output
 
     inputs = processor(images=two_images_a_row, text=PROMPTS)
     media = peer.look(patches_of(clip, inputs["pixel_values"]))
@@ -149,11 +153,11 @@ def test_flamingo_pytorch(clip, tmp_path, command, two_images_a_row, every, late
 
 
 @torch.no_grad()
-def test_images_have_their_number_in_the_row(clip, tmp_path, command, images):
+def test_images_have_their_number_in_the_row(clip, tmp_path, convert, images):
     """…which rows that are packed, or that share several images, would lose."""
     text = write_decoder(tmp_path / "gpt2", GPT2Config(n_embd=WIDTH, n_layer=LAYERS, n_head=4, n_positions=128))
     torch.save(Blocks(WIDTH, WIDTH, 1).state_dict(), tmp_path / "model.pt")
-    model, processor = command(tmp_path / "model.pt", "--vision", clip, "--text", text)
+    model, processor, _ = convert(tmp_path / "model.pt", "--vision", clip, "--text", text)
     inputs = processor(images=[images[0], images[0]], text="<image> or <image>?")
     first, second = model.encode_images(inputs["pixel_values"])[0]
     assert not torch.allclose(first, second)
@@ -199,12 +203,12 @@ def open_flamingo_tokenizer(text):
     ("name", "every", "version"), [("llama", 2, 1), ("llama", 4, 2), ("mpt", 2, 2), ("opt", 1, 2), ("gpt2", 3, 2)]
 )
 @torch.no_grad()
-def test_open_flamingo(clip, decoder, tmp_path, command, two_images_a_row, capsys, name, every, version):
+def test_open_flamingo(clip, decoder, tmp_path, convert, two_images_a_row, name, every, version):
     text = decoder(name, spare=16 if name == "mpt" else 0)  # as MPT-7B has them
     weights = open_flamingo_weights(text, name, every, version)
     nested = {"epoch": 3, "model_state_dict": {f"module.{key}": weight for key, weight in weights.items()}}
     torch.save(nested if version == 1 else weights, tmp_path / "model.pt")
-    model, processor = command(tmp_path / "model.pt", "--vision", clip, "--text", text)
+    model, processor, output = convert(tmp_path / "model.pt", "--vision", clip, "--text", text)
     assert model.config.cross_attn_every_n_layers == (every if every < LAYERS - 1 else LAYERS)
     assert model.config.cross_attn_first_layer == every - 1
 
@@ -219,7 +223,7 @@ def test_open_flamingo(clip, decoder, tmp_path, command, two_images_a_row, capsy
     peer.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     peer.get_input_embeddings().weight.copy_(next(w for key, w in weights.items() if "embed" in key or "wte" in key))
     untied = not peer.config.tie_word_embeddings
-    assert ("mean of the other rows" in capsys.readouterr().out) == untied
+    assert ("mean of the other rows" in output) == untied
     if untied:  # the peer draws them anew each time that it is loaded
         peer.lm_head.weight[-3:] = peer.lm_head.weight[:-3].mean(0)
     for row in range(2):
@@ -242,10 +246,10 @@ def test_open_flamingo(clip, decoder, tmp_path, command, two_images_a_row, capsy
     assert same_weights(AutoModelForImageTextToText.from_pretrained(tmp_path / "small"), model)
 
 
-def test_med_flamingo_has_its_prompt(clip, decoder, tmp_path, command):
+def test_med_flamingo_has_its_prompt(clip, decoder, tmp_path, convert):
     text = decoder("llama")
     torch.save(open_flamingo_weights(text, "llama", 4), tmp_path / "model.pt")
-    _, processor = command(tmp_path / "model.pt", "--vision", clip, "--text", text, "--prompt", "med_flamingo")
+    _, processor, _ = convert(tmp_path / "model.pt", "--vision", clip, "--text", text, "--prompt", "med_flamingo")
     prompt = processor.render("Is it?", examples=[("Why?", "yes.")])
     assert prompt.startswith("You are a helpful medical assistant.")
     assert prompt.endswith(" <image>Question: Why? Answer: yes.<|endofchunk|><image>Question: Is it? Answer:")
@@ -288,16 +292,16 @@ def flamingo_mini(text, name, clip, whole, tied):
     [("gpt2", True, True), ("gpt2", True, False), ("gpt2", False, True), ("opt", True, True)],
 )
 @torch.no_grad()
-def test_flamingo_mini(clip, decoder, tmp_path, command, two_images_a_row, capsys, name, whole, tied):
+def test_flamingo_mini(clip, decoder, tmp_path, convert, two_images_a_row, name, whole, tied):
     text = decoder(name)
     weights, config, layers = flamingo_mini(text, name, clip, whole, tied)
     source = tmp_path / "mini"
     source.mkdir()
     save_file(weights, source / "model.safetensors")
     (source / "config.json").write_text(json.dumps(config))
-    model, processor = command(source)
+    model, processor, output = convert(source)
     assert model.config.text_config.tie_word_embeddings == tied
-    assert ("left: 1 that the model computes itself" in capsys.readouterr().out) == whole
+    assert ("left: 1 that the model computes itself" in output) == whole
 
     tokenizer = AutoTokenizer.from_pretrained(text)
     tokenizer.add_tokens("<EOC>")
@@ -326,11 +330,11 @@ def test_flamingo_mini(clip, decoder, tmp_path, command, two_images_a_row, capsy
         assert_same(model, single, logits_with(peer, find_decoder_layers(peer), before, ids))
 
 
-def test_flamingo_mini_text_that_would_be_misread_is_refused(clip, decoder, tmp_path, command, images):
+def test_flamingo_mini_text_that_would_be_misread_is_refused(clip, decoder, tmp_path, convert, images):
     weights, config, _ = flamingo_mini(decoder("gpt2"), "gpt2", clip, whole=True, tied=True)
     save_file(weights, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(config))
-    _, processor = command(tmp_path / "model.safetensors")
+    _, processor, _ = convert(tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="reads 2 <image> in a text with 1 of them"):
         processor(images=images[0], text="x<5?")
     with pytest.raises(ValueError, match="reads 2 <image> in a text with 1 of them"):
@@ -381,9 +385,9 @@ def write_idefics(folder, **changes):
     [{}, {"qk_layer_norms": True, "rms_norm_eps": 1e-2}, {"tie_word_embeddings": True, "hidden_act": "gelu"}],
 )
 @torch.no_grad()
-def test_idefics(tmp_path, command, two_images_a_row, changes):
+def test_idefics(tmp_path, convert, two_images_a_row, changes):
     peer = write_idefics(tmp_path / "idefics", **changes)
-    model, processor = command(tmp_path / "idefics")
+    model, processor, _ = convert(tmp_path / "idefics")
     image = "<fake_token_around_image><image><fake_token_around_image>"
     assert processor.render("Is it?") == f"User:{image}Is it?\nAssistant:"
     assert processor.render("Is it?", num_images=2).count("<fake_token_around_image>") == 3
@@ -404,25 +408,24 @@ def test_idefics(tmp_path, command, two_images_a_row, changes):
         ({"alpha_type": "vector"}, "gates of alpha_type 'vector'"),
     ],
 )
-def test_idefics_of_another_architecture_is_refused(tmp_path, command, changes, message):
+def test_idefics_of_another_architecture_is_refused(tmp_path, refusal, changes, message):
     write_idefics(tmp_path / "idefics", **changes)
-    with pytest.raises(InputError, match=message):
-        command(tmp_path / "idefics")
+    assert message in refusal(tmp_path / "idefics")
 
 
 # What cannot be converted
 
 
 @pytest.fixture
-def refused(clip, decoder, tmp_path, command):
-    """refused(change): an OpenFlamingo whose weights `change` has spoilt."""
+def refused(clip, decoder, tmp_path, refusal):
+    """refused(change): what is said of an OpenFlamingo whose weights `change` has spoilt."""
     text = decoder("llama")
 
     def call(change, *arguments):
         weights = open_flamingo_weights(text, "llama", 2)
         change(weights)
         save_file(weights, tmp_path / "model.safetensors")
-        command(tmp_path / "model.safetensors", "--vision", clip, "--text", text, *arguments)
+        return refusal(tmp_path / "model.safetensors", "--vision", clip, "--text", text, *arguments)
 
     return call
 
@@ -452,80 +455,62 @@ GATED = "lang_encoder.model.layers.1.gated_cross_attn_layer."
     ],
 )
 def test_no_weight_is_lost_or_made_up(refused, tmp_path, change, message):
-    with pytest.raises(InputError, match=message):
-        refused(change)
+    assert re.search(message, refused(change))
     assert not (tmp_path / "target").exists()
 
 
-def test_settings_that_no_weight_tells(refused):
-    with pytest.raises(InputError, match="heads of width 48 do not divide the 128 of .*to_q.weight"):
-        refused(lambda w: None, "--config.cross_attn_head_dim", "48")
-    with pytest.raises(InputError, match="unknown setting of the model 'head_dim'"):
-        refused(lambda w: None, "--config.head_dim", "48")
-    with pytest.raises(InputError, match="cross_attn_head_dim is 'wide', but must be int"):
-        refused(lambda w: None, "--config.cross_attn_head_dim", "wide")
-    with pytest.raises(InputError, match="unknown prompt 'med'"):
-        refused(lambda w: None, "--prompt", "med")
-    with pytest.raises(InputError, match="cannot be converted: vision_feature_select is one of"):
-        refused(lambda w: None, "--config.vision_feature_select", "cls")
-    with pytest.raises(InputError, match="cannot be converted: .*multiple values for .*'image_token_id'"):
-        refused(lambda w: None, "--config.image_token_id", "3")
-    with pytest.raises(InputError, match="lacks the weights of classifier"):
-        refused(lambda w: None, "--config.num_labels", "3")
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["--config.cross_attn_head_dim", "48"], "heads of width 48 do not divide the 128 of .*to_q.weight"),
+        (["--config.head_dim", "48"], "unknown setting of the model 'head_dim'"),
+        (["--config.cross_attn_head_dim", "wide"], "cross_attn_head_dim is 'wide', but must be int"),
+        (["--prompt", "med"], "unknown prompt 'med'"),
+        (["--config.vision_feature_select", "cls"], "cannot be converted: vision_feature_select is one of"),
+        (["--config.image_token_id", "3"], "cannot be converted: .*multiple values for .*'image_token_id'"),
+        (["--config.num_labels", "3"], "lacks the weights of classifier"),
+    ],
+)
+def test_settings_that_no_weight_tells(refused, setting, message):
+    assert re.search(message, refused(lambda w: None, *setting))
 
 
-def test_sources_that_are_none(clip, decoder, tmp_path, command):
+def test_sources_that_are_none(clip, tmp_path, refusal):
     folder = tmp_path / "source"
-    with pytest.raises(InputError, match="no checkpoint at .*source; give"):
-        command(folder)
+    assert re.search("no checkpoint at .*source; give", refusal(folder))
     folder.mkdir()
-    with pytest.raises(InputError, match="holds no weights"):
-        command(folder)
+    assert re.search("holds no weights", refusal(folder))
     (folder / "a.pt").write_bytes(b"")
-    with pytest.raises(InputError, match="a.pt cannot be read as weights"):
-        command(folder)
+    assert re.search("a.pt cannot be read as weights", refusal(folder))
     torch.save(nn.Linear(2, 2), folder / "a.pt")
-    with pytest.raises(InputError, match="a.pt is damaged or holds more than weights"):
-        command(folder)
+    assert re.search("a.pt is damaged or holds more than weights", refusal(folder))
     torch.save([1], folder / "a.pt")
-    with pytest.raises(InputError, match="a.pt is not a state dict"):
-        command(folder)
+    assert re.search("a.pt is not a state dict", refusal(folder))
     torch.save({"b.weight": torch.ones(1), "a.weight": torch.ones(1)}, folder / "a.pt")
-    with pytest.raises(InputError, match="is no checkpoint of flamingo-mini, .*: its first weight is a.weight"):
-        command(folder)
+    assert re.search("is no checkpoint of flamingo-mini, .*: its first weight is a.weight", refusal(folder))
     torch.save({}, folder / "b.pt")
-    with pytest.raises(InputError, match="several checkpoints, a.pt, b.pt; name one"):
-        command(folder)
+    assert re.search("several checkpoints, a.pt, b.pt; name one", refusal(folder))
     torch.save(
         {"token_emb.weight": torch.ones(1), "perceiver_resampler.media_pos_emb": torch.ones(1)}, folder / "a.pt"
     )
-    with pytest.raises(InputError, match="is a FlamingoPaLM"):
-        command(folder / "a.pt")
+    assert re.search("is a FlamingoPaLM", refusal(folder / "a.pt"))
     torch.save({"look.media_pos_emb": torch.ones(1)}, folder / "a.pt")
-    with pytest.raises(InputError, match="which image encoder it was trained with; add --vision"):
-        command(folder / "a.pt")
-    with pytest.raises(InputError, match="no tokenizer at|no model at"):
-        command(folder / "a.pt", "--vision", clip, "--text", tmp_path / "nothing")
+    assert re.search("which image encoder it was trained with; add --vision", refusal(folder / "a.pt"))
+    assert re.search(
+        "no tokenizer at|no model at", refusal(folder / "a.pt", "--vision", clip, "--text", tmp_path / "nothing")
+    )
 
 
-def test_a_target_that_cannot_be(clip, decoder, tmp_path, monkeypatch):
+def test_a_target_that_cannot_be(clip, decoder, tmp_path, command):
     text = decoder("llama")
     torch.save(open_flamingo_weights(text, "llama", 2), tmp_path / "model.pt")
     (tmp_path / "file").write_text("")
     arguments = [tmp_path / "model.pt", tmp_path / "file" / "target", "--vision", clip, "--text", text]
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint", *map(str, arguments)])
-    with pytest.raises(InputError, match="cannot be written to .*target: Not a directory"):
-        main()
+    message = command("convert", *arguments, code=2)
+    assert re.search("cannot be written to .*target: Not a directory", message)
 
 
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint", "--help"])
-    main()
-    assert "SOURCE TARGET" in capsys.readouterr().out
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint", "model.pt"])
-    with pytest.raises(InputError, match="SOURCE and TARGET"):
-        main()
+def test_source_and_target_are_needed_and_the_target_is_empty(tmp_path, command):
+    assert "required: TARGET" in command("convert", "model.pt", code=2)
     (tmp_path / "full").write_text("")
-    monkeypatch.setattr(sys, "argv", ["convert_checkpoint", "model.pt", str(tmp_path)])
-    with pytest.raises(InputError, match="not an empty folder"):
-        main()
+    assert "not an empty folder" in command("convert", "model.pt", tmp_path, code=2)

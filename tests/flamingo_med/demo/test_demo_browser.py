@@ -58,7 +58,7 @@ def server(model, processor, tmp_path_factory):
     (folder / "temporary").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "demo", "--model", folder / "model", "--port", str(port), "--max_upload_mb", "1"]
+    command = [sys.executable, "demo.py", "--model", folder / "model", "--port", str(port), "--max_upload_mb", "1"]
     environment = {**os.environ, "TMPDIR": str(folder / "temporary"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)

@@ -3,7 +3,6 @@
 import io
 import json
 import math
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -203,11 +202,9 @@ def evaluation(folder, split="validation", rows=12):
     return written / "predictions.jsonl"
 
 
-def test_the_command(tmp_path, capsys):
-    calibrate = import_module("eval").calibrate
+def test_the_command(tmp_path, command):
     path = evaluation(tmp_path)
-    calibrate([str(path)])
-    output = capsys.readouterr().out
+    output = command("calibrate", path)
     assert "answers         12        2.000  0.693 [0.69, 0.69]" in output
     assert "12 rows: 12 scored, 0 with the answer among candidates" in output
     assert load_calibration(str(tmp_path)).fitted_on["split"] == "validation"
@@ -217,26 +214,22 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "calibrate takes one file"),
-        (["--model", "runs"], "calibrate takes one file"),
+        ([], "required: PREDICTIONS"),
+        (["--model", "runs"], "required: PREDICTIONS"),
         (["nothing.jsonl"], "cannot be read from nothing.jsonl"),
     ],
 )
-def test_the_command_with_other_arguments(arguments, message):
-    with pytest.raises(InputError, match=message):
-        import_module("eval").calibrate(arguments)
+def test_the_command_with_other_arguments(arguments, message, command):
+    (error,) = command("calibrate", *arguments, code=2).splitlines()
+    assert message in error
 
 
-def test_the_command_on_other_evaluations(tmp_path):
-    calibrate = import_module("eval").calibrate
+def test_the_command_on_other_evaluations(tmp_path, command):
     path = evaluation(tmp_path, split="test")
-    with pytest.raises(InputError, match="is of the test split; fit on validation"):
-        calibrate([str(path)])
+    assert "is of the test split; fit on validation" in command("calibrate", path, code=2)
     path.with_name("metrics.json").write_text('{"meta": {"split": "validation"}}')
-    with pytest.raises(InputError, match="metrics.json is missing or not what eval.py writes"):
-        calibrate([str(path)])
+    assert "metrics.json is missing or not what " in command("calibrate", path, code=2)
     meta = {"model": "someone/model", "dataset": "custom", "split": "validation", "fingerprints": {}}
     path.with_name("metrics.json").write_text(json.dumps({"meta": meta}))
-    with pytest.raises(InputError, match="someone/model is no folder"):
-        calibrate([str(path)])
+    assert "someone/model is no folder" in command("calibrate", path, code=2)
     assert not (tmp_path / "calibration.json").exists()

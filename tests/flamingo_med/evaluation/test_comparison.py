@@ -1,7 +1,6 @@
 """Comparison of two predictions.jsonl files: figures by hand, intervals of pairs, and what does not go together."""
 
 import json
-from importlib import import_module
 
 import pytest
 
@@ -101,7 +100,7 @@ def test_signatures(tmp_path):
     ):
         compare(first, other)
     unknown.with_name("metrics.json").write_text("[]")
-    with pytest.raises(InputError, match="metrics.json is not what eval.py writes"):
+    with pytest.raises(InputError, match="metrics.json is not what flamingo-med evaluate writes"):
         compare(first, unknown)
 
 
@@ -131,18 +130,18 @@ def test_what_cannot_be_compared(tmp_path, change, message):
     assert "geheim" not in str(error.value) and "Frage" not in str(error.value)
 
 
-def test_the_command(tmp_path, capsys):
-    command = import_module("eval").compare_files
+def test_the_command(tmp_path, command):
     first, second = write(tmp_path / "a.jsonl", rows([1, 0])), write(tmp_path / "b.jsonl", rows([1, 1]))
-    command([str(first), str(second)])
-    assert "+0.500" in capsys.readouterr().out
-    for arguments in ([], [str(first)], ["--first", str(first)], [str(first)] * 3):
-        with pytest.raises(InputError, match="compare takes two files"):
-            command(arguments)
-    with pytest.raises(InputError, match="cannot be read from .*nothing.jsonl: No such file"):
-        command([str(first), str(tmp_path / "nothing.jsonl")])
-    with pytest.raises(InputError, match="cannot be read from .*: Is a directory"):
-        command([str(first), str(tmp_path)])
+    assert "+0.500" in command("compare", first, second)
     (tmp_path / "latin.jsonl").write_bytes('{"id": "é"}'.encode("latin-1"))
-    with pytest.raises(InputError, match="not UTF-8"):
-        command([str(first), str(tmp_path / "latin.jsonl")])
+    for arguments, message in (
+        ([], "required: FIRST, SECOND"),
+        ([first], "required: SECOND"),
+        (["--first", first], "required: FIRST, SECOND"),
+        ([first] * 3, "unrecognized arguments"),
+        ([first, tmp_path / "nothing.jsonl"], f"cannot be read from {tmp_path / 'nothing.jsonl'}: No such file"),
+        ([first, tmp_path], f"cannot be read from {tmp_path}: Is a directory"),
+        ([first, tmp_path / "latin.jsonl"], "not UTF-8"),
+    ):
+        (error,) = command("compare", *arguments, code=2).splitlines()
+        assert message in error

@@ -94,7 +94,7 @@ def asked(monkeypatch):
     return sizes
 
 
-def test_only_what_is_missing_is_asked(make_model, processor, tmp_path, asked, capsys):
+def test_only_what_is_missing_is_asked(make_model, processor, tmp_path, asked, caplog):
     model, rows, folder = make_model(), questions(tmp_path / "images"), tmp_path / "partial"
     arguments = (model, processor, rows, rows, ["model"], folder)
     whole, _ = answer_conditions(*arguments)
@@ -105,13 +105,13 @@ def test_only_what_is_missing_is_asked(make_model, processor, tmp_path, asked, c
     path.write_bytes(b"".join(lines[:3]))
     asked.clear()
     again, _ = answer_conditions(*arguments)
-    assert sum(asked) == 5 and "going on, 3 of 8 answers are there" in capsys.readouterr().out
+    assert sum(asked) == 5 and "going on, 3 of 8 answers are there" in caplog.text
     for answer, same in zip(again["model"], whole["model"], strict=True):
         assert answer.text == same.text and answer.confidence == pytest.approx(same.confidence, abs=1e-5)
 
 
 @pytest.mark.parametrize("changed", ["weights", "rows", "length", "nothing", "place"])
-def test_answers_of_something_else_are_not_taken(make_model, processor, tmp_path, asked, changed, capsys):
+def test_answers_of_something_else_are_not_taken(make_model, processor, tmp_path, asked, changed, caplog):
     model, rows, folder = make_model(), questions(tmp_path / "images"), tmp_path / "partial"
     answer_conditions(model, processor, rows, rows, ["model"], folder)
     asked.clear()
@@ -127,7 +127,7 @@ def test_answers_of_something_else_are_not_taken(make_model, processor, tmp_path
     answer_conditions(model, processor, rows, rows, ["model"], folder)
     same = changed in ("nothing", "place")
     assert sum(asked) == (0 if same else 8)
-    assert ("starting again" in capsys.readouterr().out) == (not same)
+    assert ("starting again" in caplog.text) == (not same)
 
 
 def test_partial_answers(tmp_path):

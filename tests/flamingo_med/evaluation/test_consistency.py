@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from importlib import import_module
 
 import pytest
 
@@ -227,7 +226,7 @@ def test_real_counts(shared_data):
     assert all(a["answer"].lower() == b["answer"].lower() and a["image_id"] == b["image_id"] for a, b, _, _ in same)
 
 
-def test_the_command(make_model, processor, tmp_path, capsys):
+def test_the_command(make_model, processor, tmp_path, command):
     model = make_model()
     model.generation_config.max_new_tokens = 3
     model.save_pretrained(tmp_path / "model")
@@ -240,33 +239,20 @@ def test_the_command(make_model, processor, tmp_path, capsys):
     said = {"id": "1", "image_id": "a", "prediction": "yes", "class_prediction": "yes"}
     lines = [said, {**said, "id": "2", "image_id": "b", "class_prediction": "no"}]
     (folder / "predictions.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    consistency = import_module("eval").consistency
-    arguments = ["--model", str(tmp_path / "model"), "--output_dir", str(folder)]
-    consistency(arguments)
-    output = capsys.readouterr().out
+    arguments = ["consistency", "--model", tmp_path / "model", "--output_dir", folder]
+    output = command(*arguments)
     assert "negation              change" in output and "head and generated answer (n=2) agree: 0.500" in output
     written = json.loads((folder / "consistency.json").read_text())
     keys = {"metric", "subset", "condition", "value", "low", "high", "n", "signature"}
     assert all(score.keys() == keys for score in written["scores"])
     assert written["meta"]["dataset"] == "phantom" and written["meta"]["split"] == "test"
 
-    with pytest.raises(InputError, match="cannot be written to .*recipe.yaml: File exists"):
-        consistency([*arguments[:2], "--output_dir", str(tmp_path / "model" / "recipe.yaml")])
+    file = tmp_path / "model" / "recipe.yaml"
+    assert f"cannot be written to {file}: File exists" in command(*arguments[:3], "--output_dir", file, code=2)
 
     rows = [{"image": "a.png", "question": "Which organ?", "answer": "liver"}]
     (tmp_path / "table.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "a.png").write_bytes(next((tmp_path / "data").rglob("*.png")).read_bytes())
-    with pytest.raises(InputError, match="no question in the train split of own is one that the rules change"):
-        consistency(
-            [
-                *arguments,
-                "--dataset",
-                "custom",
-                "--data_dir",
-                str(tmp_path / "table.jsonl"),
-                "--data",
-                "{}",
-                "--split",
-                "train",
-            ]
-        )
+    own = ["--dataset", "custom", "--data_dir", tmp_path / "table.jsonl", "--data", "{}", "--split", "train"]
+    message = command(*arguments, *own, code=2)
+    assert "no question in the train split of custom is one that the rules change" in message

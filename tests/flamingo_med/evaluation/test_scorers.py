@@ -70,7 +70,7 @@ def test_combined(metric_cache):
     ("dataset", "references", "names"),
     [
         ("phantom", [["yes"], ["left lung"]], "exact_match normalized_match original"),
-        ("vqa_rad", [["yes"]], "exact_match vqa_rad normalized_match original"),
+        ("vqa_rad", [["yes"]], "exact_match vqa_rad_accuracy normalized_match original"),
         ("vqa_med_2019", [["mri"]], "exact_match imageclef normalized_match original"),
         ("vqa_med_2021", [["mri"]], "exact_match imageclef normalized_match original"),
         ("mimic_cxr", [["no acute cardiopulmonary process"], ["the lungs are clear and well expanded"]],

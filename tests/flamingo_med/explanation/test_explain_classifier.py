@@ -1,7 +1,6 @@
 """Explaining a classifier by questions: templates, both kinds of classifier, verdicts, the page; maps side by side."""
 
 import json
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +10,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, CLIPImageProcessorPil, ResNetConfig, ResNetForImageClassification
 
-from tests import ROOT
-
 pytest.importorskip("captum")
-import eval as door
 from flamingo_med.evaluation.calibration import Calibration
 from flamingo_med.explanation import HeadClassifier, ImageClassifier, explain, explain_classifier
 from flamingo_med.explanation.classifier import load_classifier
@@ -28,7 +24,7 @@ from flamingo_med.explanation.interrogation import (
 from flamingo_med.explanation.map_comparison import percent_boxes
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from processing.datasets.phantom_questions import CLOSED_WORDINGS, HEART_WORDINGS, NOUNS, OPEN_WORDINGS
-from processing.errors import InputError, run
+from processing.errors import InputError
 from tests.conftest import QUESTIONS
 
 CLASSES = {0: "effusion", 1: "cardiomegaly", 2: "pacemaker"}
@@ -303,28 +299,10 @@ def folders(make_model, make_resnet, processor, image, tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """command("explain_classifier", "--model", …): what it printed."""
-
-    def call(*arguments, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-        ended = 0
-        try:
-            run(door.main)
-        except SystemExit as end:
-            ended = end.code
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.out + captured.err
-
-    return call
-
-
 def of_classifier(folders, classifier) -> list:
     arguments = {"model": "head", "classifier": classifier, "image": "image.png", "output_dir": "page"}
     return [
-        "explain_classifier",
+        "explain-classifier",
         *(part for name, value in arguments.items() for part in (f"--{name}", folders / value)),
     ]
 
@@ -357,14 +335,13 @@ def test_the_command(classifier, folders, command):
         (["--clasifier", "x"], "did you mean classifier?"),
     ],
 )
-def test_mistakes(arguments, message, folders, command, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_mistakes(arguments, message, folders, command):
     assert message in command(*of_classifier(folders, "resnet"), *arguments, code=2)
 
 
 def test_maps_side_by_side(folders, command):
     models = f"[{folders / 'head'}, {folders / 'head'}]"
-    arguments = ["compare_maps", "--models", models, "--limit", "2", "--output_dir", folders / "side"]
+    arguments = ["compare-maps", "--models", models, "--limit", "2", "--output_dir", folders / "side"]
     output = command(*arguments, "--method", "attention")
     page = (folders / "side" / "comparison.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * 2 and page.count("data:image/jpeg;base64,") == 2

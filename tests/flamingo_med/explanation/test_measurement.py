@@ -1,16 +1,12 @@
 """The explanation report: which questions, the scores and verdicts, and the command from end to end."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from datasets import Dataset
 
-from tests import ROOT
-
 pytest.importorskip("captum")
-import eval as door
 from flamingo_med.explanation import METHODS
 from flamingo_med.explanation.explanation_card import draw, to_html
 from flamingo_med.explanation.faithfulness import randomise
@@ -25,7 +21,7 @@ from flamingo_med.explanation.measurement import (
 from flamingo_med.reporting.figures import to_png
 from processing.datasets import FEATURES, load_split
 from processing.datasets.rows import make_row
-from processing.errors import InputError, run
+from processing.errors import InputError
 
 
 def rows(*entries) -> Dataset:
@@ -151,27 +147,9 @@ def model_folder(make_model, processor, tmp_path) -> Path:
     return tmp_path / "model"
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """command("--model", …): what it printed."""
-
-    def call(*arguments, code=0) -> str:
-        monkeypatch.setattr(sys, "argv", ["evaluate", "explain", *map(str, arguments)])
-        ended = 0
-        try:
-            run(door.main)
-        except SystemExit as end:
-            ended = end.code
-        captured = capsys.readouterr()
-        assert ended == code, captured.err
-        return captured.out + captured.err
-
-    return call
-
-
 def test_the_command(model_folder, command):
     arguments = ["--model", model_folder, "--limit", "4", "--repeats", f"[{model_folder}]"]
-    output = command(*arguments)
+    output = command("explain", *arguments)
     (folder,) = (model_folder / "explain").glob("phantom-test-*")
     for word in (*METHODS, "deletion ↓ n=4", "randomisation", "centre_prior", "4 of ", "written"):
         assert word in output
@@ -185,7 +163,7 @@ def test_the_command(model_folder, command):
     page = (folder / "report.html").read_text()
     assert "data:image/png;base64," in page and "<script" not in page and "http" not in page
     assert questions[0]["question"] not in page and report["verdicts"][0].split(":")[0] in page
-    command(*arguments, "--output_dir", model_folder / "again")
+    command("explain", *arguments, "--output_dir", model_folder / "again")
     assert json.loads((model_folder / "again" / "report.json").read_text())["scores"] == report["scores"]
 
 
@@ -202,12 +180,5 @@ def test_the_command(model_folder, command):
         (["--limitt", "3"], "did you mean limit?"),
     ],
 )
-def test_mistakes(arguments, message, model_folder, command, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    assert message in command("--model", model_folder, *arguments, code=2)
-
-
-def test_help(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["evaluate", "--help"])
-    door.main()
-    assert "--repeats" in capsys.readouterr().out
+def test_mistakes(arguments, message, model_folder, command):
+    assert message in command("explain", "--model", model_folder, *arguments, code=2)

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from flamingo_med.reporting.model_card import refresh_card, render_card, without
 from flamingo_med.training.checkpoints import stages_before
 from processing.datasets import REGISTRY
 from processing.datasets.about import ABOUT
-from processing.errors import InputError
 from processing.files import write_json
 from tests import ROOT
 
@@ -355,35 +353,27 @@ def test_refresh_writes_the_new_scores(make_run):
     assert "### VQA-RAD, test (scheme=official)" in (folder / "README.md").read_text("utf-8")
 
 
-def command(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["model_card", *map(str, arguments)])
-    model_card.main()
-
-
-def test_command(make_run, monkeypatch, capsys, tmp_path):
+def test_the_command_writes_the_card_where_it_is_told(make_run, command, tmp_path):
     folder = make_run({}, [metrics()])
-    command(monkeypatch, folder, "--output", tmp_path / "new" / "card.md")
-    assert f"written: {tmp_path / 'new' / 'card.md'}" in capsys.readouterr().out
+    output = command("card", folder, "--output", tmp_path / "new" / "card.md")
+    assert f"written: {tmp_path / 'new' / 'card.md'}" in output
     assert not (folder / "README.md").exists()
-    command(monkeypatch, folder)
+    command("card", folder)
     assert (folder / "README.md").read_text("utf-8") == (tmp_path / "new" / "card.md").read_text("utf-8")
-    command(monkeypatch)
-    assert "--output" in capsys.readouterr().out
 
 
-def test_mistakes_are_one_sentence(make_run, monkeypatch, tmp_path):
-    with pytest.raises(InputError, match="no config.json in .*nowhere; give the output_dir of a finished run"):
-        command(monkeypatch, tmp_path / "nowhere")
-    with pytest.raises(InputError, match="name the run first"):
-        command(monkeypatch, "--output", "a")
+def test_mistakes_are_one_sentence(make_run, command, tmp_path):
+    def error(*arguments) -> str:
+        (line,) = command("card", *arguments, code=2).splitlines()
+        return line
+
+    nowhere = tmp_path / "nowhere"
+    assert f"no config.json in {nowhere}; give the output_dir of a finished run" in error(nowhere)
+    assert "required: RUN" in error("--output", "a")
     folder = make_run({}, [metrics()])
-    with pytest.raises(InputError, match="unknown setting 'outptu'; did you mean output?"):
-        command(monkeypatch, folder, "--outptu", "a")
-    with pytest.raises(InputError, match="the card cannot be written to .*: "):
-        command(monkeypatch, folder, "--output", folder / "run.json" / "card.md")
+    assert "unknown setting 'outptu'; did you mean output?" in error(folder, "--outptu", "a")
+    assert "the card cannot be written to " in error(folder, "--output", folder / "run.json" / "card.md")
     (folder / "eval" / "0" / "metrics.json").write_text("{")
-    with pytest.raises(InputError, match="metrics.json cannot be read; it is damaged"):
-        command(monkeypatch, folder)
+    assert "metrics.json cannot be read; it is damaged" in error(folder)
     (folder / "summary.json").unlink()
-    with pytest.raises(InputError, match="no summary.json in "):
-        command(monkeypatch, folder)
+    assert "no summary.json in " in error(folder)

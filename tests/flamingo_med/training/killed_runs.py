@@ -9,8 +9,8 @@ import multiprocessing
 import sys
 from pathlib import Path
 
-import train
-from processing.errors import run
+from flamingo_med.cli import train  # noqa: F401 (so that no run imports it)
+from flamingo_med.cli.main import dispatch, run
 
 FILES = ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"]
 RECIPE = ["phantom", "--data.train_images", "30", "--data.validation_images", "8", "--max_steps", "13"]
@@ -18,9 +18,9 @@ SAVES = ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--save_s
 
 
 def start(folder: Path, *arguments: str) -> multiprocessing.Process:
-    """train.py in a process of its own."""
-    sys.argv = ["train", *RECIPE, *SAVES, "--data_dir", str(folder.parent), "--output_dir", str(folder), *arguments]
-    process = multiprocessing.get_context("fork").Process(target=run, args=(train.main,))
+    """The command in a process of its own."""
+    words = ["train", *RECIPE, *SAVES, "--data_dir", str(folder.parent), "--output_dir", str(folder), *arguments]
+    process = multiprocessing.get_context("fork").Process(target=run, args=(lambda: dispatch(words),))
     process.start()
     return process
 

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from flamingo_med.training.checkpoints import damage, log_changes
 from processing.files import write_json
 from tests import ROOT
+from tests.commands import python
 from tests.flamingo_med.training.killed_runs import FILES, RECIPE, SAVES
 
 
@@ -46,17 +47,16 @@ def test_weights_that_are_missing_or_cut_off(checkpoint):
     assert damage(checkpoint) == "no weights"
 
 
-def test_other_settings_are_named(tmp_path, capsys):
+def test_other_settings_are_named(tmp_path, caplog):
     write_json(tmp_path / "run.json", {"settings": {"learning_rate": 1e-3, "seed": 0}})
     log_changes(tmp_path, {"learning_rate": 1e-4, "seed": 0, "packing": False, "resume_from_checkpoint": True})
     expected = ["learning_rate was 0.001 and is now 0.0001", "packing was not set and is now False"]
-    assert capsys.readouterr().out.splitlines() == expected
+    assert caplog.messages == expected
 
 
 @pytest.mark.slow
 def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_weights(tmp_path):
-    command = [sys.executable, "-m", "tests.flamingo_med.training.killed_runs", str(tmp_path)]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    output = python("-m", "tests.flamingo_med.training.killed_runs", tmp_path)
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in FILES:
         assert f"{name}: first -9, then 0" in output
@@ -73,7 +73,7 @@ def test_a_full_disk(tmp_path):
     if shutil.which("unshare") is None or subprocess.run([*command, f"mount -t tmpfs tmpfs {mount}"]).returncode:
         pytest.skip("no file system can be mounted here")
     arguments = [*RECIPE, *SAVES, "--data_dir", tmp_path / "data", "--output_dir", mount / "run"]
-    train = " ".join(map(str, [sys.executable, "train", *arguments]))
+    train = " ".join(map(str, [sys.executable, "-m", "flamingo_med.cli.main", "train", *arguments]))
     script = f"mount -t tmpfs -o size=20m tmpfs {mount}; {train}; echo code $?; ls {mount}/run"
     done = subprocess.run([*command, script], cwd=ROOT, capture_output=True, text=True)
     assert "code 2" in done.stdout and "Traceback" not in done.stderr

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from transformers import CLIPVisionConfig, GPT2Config
 
 from flamingo_med.training.memory import LiveBytes, estimate_memory, example, format_memory, loss_of
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
-from tests import ROOT
+from tests.commands import python
 
 VISION = CLIPVisionConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, patch_size=32)
 TEXT = GPT2Config(n_embd=512, n_layer=8, n_head=8)
@@ -68,11 +66,8 @@ def test_estimate_is_what_a_process_takes():
     """Within 10 %, where the C library gives back what is freed; gaps that it keeps are in none of the shapes."""
     estimate = estimate_memory(VISION, TEXT, arguments(), **SHAPE)
     estimate.pop("unit")
-    command = [sys.executable, "-c", MEASURE]
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
-    root = ROOT
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
-    assert sum(estimate.values()) == pytest.approx(int(done.stdout), rel=0.1)
+    output = python("-c", MEASURE, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"})
+    assert sum(estimate.values()) == pytest.approx(int(output), rel=0.1)
 
 
 def test_what_changes_it():

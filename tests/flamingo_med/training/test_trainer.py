@@ -1,8 +1,6 @@
 """Training: it learns, it is deterministic, every row counts once an epoch."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from itertools import chain
 
@@ -12,14 +10,14 @@ from datasets import Dataset, Features, concatenate_datasets
 from safetensors.torch import load_file
 
 from flamingo_med.training.sampler import ImageGroupedBatchSampler
+from flamingo_med.training.starting_point import ModelArguments, continue_from
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from modeling_flamingo_med.classification_flamingo_med import classification_loss
 from processing.collator import FlamingoMedCollator
 from processing.datasets import FEATURES, class_names, count_unseen, load_split
 from processing.errors import InputError
-from tests import ROOT
-from train import ModelArguments, continue_from
+from tests.commands import python
 
 
 @pytest.fixture(scope="session")
@@ -273,15 +271,7 @@ def test_a_part_whose_weights_have_other_names_in_a_checkpoint_goes_on(make_mode
 
 @pytest.mark.slow
 def test_weights_split_over_two_processes():
-    """FSDP2, see `tests/sharded_model.py`."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "tests.modeling_flamingo_med.sharded_model",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert "process 0: 49 gradients" in done.stdout and "process 1: 49 gradients" in done.stdout, done.stderr[-2000:]
+    """FSDP2, see `tests/modeling_flamingo_med/sharded_model.py`."""
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    output = python(*launch, "tests.modeling_flamingo_med.sharded_model")
+    assert "process 0: 49 gradients" in output and "process 1: 49 gradients" in output

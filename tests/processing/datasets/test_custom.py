@@ -177,11 +177,11 @@ def test_every_bad_row_is_reported(bad_table):
     assert "secret" not in str(error.value)
 
 
-def test_bad_rows_are_skipped_and_counted(bad_table, capsys):
+def test_bad_rows_are_skipped_and_counted(bad_table, caplog):
     options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
     rows = load_split("custom", "train", bad_table, **options)
     assert rows["image_id"][:] == ["images/image0.png", "images/image2.png"]
-    said = capsys.readouterr().out
+    said = caplog.text
     assert "7 of 9 rows are bad and left out" in said and said.count("\n  row ") == 7
     assert "secret" not in said
     assert (

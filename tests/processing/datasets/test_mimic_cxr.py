@@ -59,10 +59,9 @@ def test_a_row(tree):
         ),
     ],
 )
-def test_sections(tree, capsys, options, ids, dropped):
+def test_sections(tree, caplog, options, ids, dropped):
     assert load(tree, **options)["id"][:] == [dicom_id(number) for number in ids]
-    said = capsys.readouterr()
-    assert f"mimic_cxr train, studies: {dropped}" in said.out
+    assert f"mimic_cxr train, studies: {dropped}" in caplog.text
 
 
 def test_both_sections_stand_under_their_headings(tree):
@@ -126,14 +125,14 @@ def test_the_findings_end_where_the_next_heading_starts():
     assert read_sections("FINDINGS: Clear.\nRECOMMENDATION(S): None.") == {"findings": "Clear."}
 
 
-def test_reports_are_never_printed(tree, capsys):
+def test_reports_are_never_printed_or_logged(tree, capsys, caplog):
     for options in ({}, {"sections": "both"}, {"views": "study"}):
         load(tree, **options)
     study_folder(tree, "11000004", "50000006").with_suffix(".txt").write_bytes(b"secret \xff\xfe words")
     with pytest.raises(InputError) as error:
         load(tree)
     said = capsys.readouterr()
-    text = said.out + said.err + str(error.value)
+    text = said.out + said.err + caplog.text + str(error.value)
     assert "UTF-8" in text
     assert not any(word in text for word in ("lungs", "effusion", "Effusion", "secret", "Unchanged"))
 

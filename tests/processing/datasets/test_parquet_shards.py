@@ -1,6 +1,5 @@
 """Shards: written, and read again as a whole or as a stream, which processes share and which resumes in the middle."""
 
-import sys
 from collections import Counter
 from itertools import islice
 
@@ -14,11 +13,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from flamingo_med.common.settings import DataArguments
 from flamingo_med.training.sampler import EndlessRows
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.collator import FlamingoMedCollator
 from processing.datasets import FEATURES, load_split, parquet_shards
+from processing.datasets.arguments import DataArguments
 from processing.datasets.parquet_shards import write_shards
 from processing.errors import InputError
 from processing.images import read_image
@@ -241,7 +240,7 @@ def test_a_buffer_of_any_size_loses_no_row(folder, size):
 
 
 def test_only_shards_are_streamed(folder):
-    with pytest.raises(InputError, match="only the data set parquet_shards is streamed, not phantom"):
+    with pytest.raises(InputError, match="only the data set parquet_shards can be streamed, not phantom"):
         DataArguments(dataset="phantom", streaming=True).load_train()
     stream = DataArguments(dataset="parquet_shards", data_dir=folder, streaming=True).load_train()
     assert stream.num_shards == 9
@@ -281,17 +280,15 @@ def test_all_shards_or_none(rows, tmp_path):
         write_shards(rows, "train", tmp_path / "file", 10)
 
 
-def test_command(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_split(tmp_path, command):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"{{dataset: phantom, data_dir: {tmp_path / 'data'}, seed: 0}}")
     arguments = ["--recipe", str(recipe), "--output_dir", str(tmp_path / "out"), "--rows_per_shard", "20"]
     arguments += ["--split", "test", "--data.test_images", "10", "--data.image_size", "64"]
-    monkeypatch.setattr(sys, "argv", ["shards", *arguments])
-    parquet_shards.main()
+    output = command("shards", *arguments)
     rows = load_split("parquet_shards", "test", str(tmp_path / "out"))
     expected = load_split("phantom", "test", str(tmp_path / "data"), test_images=10, image_size=64)
     assert sorted(ids(rows)) == sorted(ids(expected))
-    assert f"{len(rows)} rows of phantom in {-(-len(rows) // 20)} shards" in capsys.readouterr().out
+    assert f"{len(rows)} rows of phantom in {-(-len(rows) // 20)} shards" in output
     recipe.write_text("seed: 0")
-    with pytest.raises(InputError, match="names no dataset"):
-        parquet_shards.main()
+    assert "names no dataset" in command("shards", *arguments, code=2)

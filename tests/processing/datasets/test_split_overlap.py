@@ -1,9 +1,6 @@
 """The overlap report on hand-made splits whose answer is known, then on the real data."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -11,14 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flamingo_med.cli.overlap import format_table, load_rows
 from processing.datasets import load_split
 from processing.datasets.rows import make_row, to_dataset
 from processing.datasets.split_overlap import (
     LOOK_THRESHOLD,
     difference_hash,
-    format_table,
-    load_rows,
-    main,
     overlap,
     verdict,
 )
@@ -161,32 +156,14 @@ FEW = [
 ]
 
 
-def test_command(tmp_path):
-    where = ["--a_dir", tmp_path, "--b_dir", tmp_path]
-    command = [
-        sys.executable,
-        "-m",
-        "processing.datasets.split_overlap",
-        "--a",
-        "phantom",
-        "--b",
-        "phantom",
-        *where,
-        *FEW,
-    ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run(map(str, command), cwd=tmp_path, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "4 of 9 phantom all images are in phantom train" in done.stdout
+def test_the_command_writes_its_report_where_one_is(tmp_path, command, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = command("overlap", "--a", "phantom", "--b", "phantom", "--a_dir", tmp_path, "--b_dir", tmp_path, *FEW)
+    assert "4 of 9 phantom all images are in phantom train" in output
     report = json.loads((tmp_path / "overlap-phantom-train-phantom-all.json").read_text())
-    assert report["verdict"] in done.stdout
+    assert report["verdict"] in output
     assert (report["a"]["images"], report["shared"]["image_bytes"]["images_b"]) == (4, 4)
     assert report["names"] == {"a": "phantom train", "b": "phantom all"}
-
-
-def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["overlap", *map(str, arguments)])
-    main()
 
 
 @pytest.mark.parametrize(
@@ -200,16 +177,10 @@ def command(monkeypatch, *arguments):
         (["--a", "phantom", "--b", "phantom", "--c", "1"], "unknown setting 'c'"),
     ],
 )
-def test_mistakes_of_the_command(tmp_path, monkeypatch, arguments, message):
+def test_mistakes_of_the_command(tmp_path, command, arguments, message):
     where = {"--a_dir": tmp_path, "--b_dir": tmp_path} | dict(zip(arguments[::2], arguments[1::2], strict=True))
     few = FEW if where["--a"] == "phantom" else []
-    with pytest.raises(InputError, match=message):
-        command(monkeypatch, *(word for pair in where.items() for word in pair), *few)
-
-
-def test_help(monkeypatch, capsys):
-    command(monkeypatch, "--help")
-    assert "--a_split" in capsys.readouterr().out
+    assert message in command("overlap", *(word for pair in where.items() for word in pair), *few, code=2)
 
 
 def test_real_overlap_of_vqa_med_2019_and_vqa_rad(shared_data):
