@@ -16,7 +16,7 @@ from flamingo_med.evaluation.counterfactuals import Pair, counterfactuals
 from processing.datasets import load_split
 from processing.datasets.phantom_patients import sample_scene
 from processing.datasets.phantom_questions import NOUNS
-from processing.datasets.vqa_rad import twins
+from processing.datasets.vqa_rad import paraphrase_pairs
 from processing.errors import InputError
 
 
@@ -207,11 +207,11 @@ def test_twins(tmp_path):
     ]
     del entries[-1]["question_rephrase"]  # as two in the official file
     (tmp_path / "vqa_rad.json").write_text(json.dumps(entries))
-    assert twins(str(tmp_path)) == [("0", "1"), ("1", "5")]
+    assert paraphrase_pairs(str(tmp_path)) == [("0", "1"), ("1", "5")]
     (tmp_path / "vqa_rad.json").write_text("[1]")
     with pytest.raises(InputError, match="vqa_rad.json is not the JSON list"):
-        twins(str(tmp_path))
-    assert twins("flaviagiammarino/vqa-rad") == []
+        paraphrase_pairs(str(tmp_path))
+    assert paraphrase_pairs("flaviagiammarino/vqa-rad") == []
 
 
 def test_real_counts(shared_data):
@@ -220,8 +220,8 @@ def test_real_counts(shared_data):
     pairs = counterfactuals(rows, "vqa_rad")
     counts = {"negation": 86, "swapped_comparison": 1, "swapped_order": 8, "neither_offered": 8}
     assert Counter(pair.kind for pair in pairs) == counts
-    assert len(twins(data)) == 587
-    same = paraphrases(rows, twins(data))
+    assert len(paraphrase_pairs(data)) == 587
+    same = paraphrases(rows, paraphrase_pairs(data))
     assert len(same) == 111
     assert all(a["answer"].lower() == b["answer"].lower() and a["image_id"] == b["image_id"] for a, b, _, _ in same)
 

@@ -14,12 +14,12 @@ pytest.importorskip("captum")
 from flamingo_med.evaluation.calibration import Calibration
 from flamingo_med.explanation import HeadClassifier, ImageClassifier, explain, explain_classifier
 from flamingo_med.explanation.classifier import load_classifier
-from flamingo_med.explanation.interrogation import (
+from flamingo_med.explanation.classifier_check import (
     ABSTENTION,
     AGREEMENT,
     CONTRADICTION,
     common_share,
-    in_words,
+    describe_findings,
 )
 from flamingo_med.explanation.map_comparison import percent_boxes
 from flamingo_med.explanation.questions import DEFAULT, read_questions
@@ -165,7 +165,7 @@ def test_classifiers_that_cannot_be_asked_about(make_model, make_resnet, process
 def verdicts(make_resnet, make_vqa, processor, image, sayings, **arguments) -> tuple[dict, list]:
     arguments = {"method": None, "top": 3, **arguments}
     made = explain_classifier(image, make_resnet(), make_vqa(sayings), processor, **arguments)
-    return {finding.name: finding for finding in made.findings}, in_words(made)
+    return {finding.name: finding for finding in made.findings}, describe_findings(made)
 
 
 def test_verdicts(make_resnet, make_vqa, processor, image):

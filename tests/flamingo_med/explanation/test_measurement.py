@@ -14,9 +14,9 @@ from flamingo_med.explanation.measurement import (
     Checks,
     choose,
     format_table,
-    judge,
     measure,
     score,
+    verdicts,
 )
 from flamingo_med.reporting.figures import to_png
 from processing.datasets import FEATURES, load_split
@@ -93,7 +93,7 @@ def test_scores_and_verdicts():
     assert one["n"] == 20 and one["value"] == pytest.approx(0.9095)
     assert one["low"] < one["value"] < one["high"]
     assert ("pointing", "finding=nodule", "good") in cells and ("deletion", "finding=nodule", "good") not in cells
-    good, bad, limit = judge(scores, ["good", "bad"])
+    good, bad, limit = verdicts(scores, ["good", "bad"])
     assert good == "good: better than centre_prior and random in pointing, deletion; randomisation passed"
     assert "better than random in pointing; better than neither baseline in deletion" in bad
     assert "randomisation FAILED" in bad and "0.600" in limit

@@ -1,12 +1,10 @@
-"""ImageCLEF's accuracy and BLEU, worked out by hand rule by rule; its submission files, line by line."""
+"""ImageCLEF's accuracy and BLEU, worked out by hand rule by rule."""
 
 import math
 
 import pytest
 
-from flamingo_med.evaluation.imageclef_submission import read_submission, write_submission
 from flamingo_med.metrics.imageclef import ImageClef, bleu, normalize, score, signature, words
-from processing.errors import InputError
 
 
 @pytest.mark.parametrize(
@@ -117,60 +115,3 @@ def test_perfect_answers_score_one(shared_data):
     assert len(answers) == 2000
     for answer in answers:
         assert score(answer, answer) == {"imageclef_accuracy": 1.0, "imageclef_bleu": 1.0}
-
-
-IMAGES = ["synpic1", "synpic2", "synpic3"]
-
-
-def test_submission_is_read_as_it_was_written(tmp_path):
-    path = tmp_path / "run.txt"
-    write_submission(path, IMAGES, ["yes", " left\n lung ", "Ödem, 5 µm"])
-    assert path.read_bytes() == "synpic1|yes\nsynpic2|left lung\nsynpic3|Ödem, 5 µm\n".encode()
-    assert read_submission(path, IMAGES) == {"synpic1": "yes", "synpic2": "left lung", "synpic3": "Ödem, 5 µm"}
-    path.write_text("synpic3|c\r\nsynpic1|a\r\nsynpic2| b ", encoding="utf-8")  # another order, another line end
-    assert list(read_submission(path, IMAGES).items()) == [("synpic1", "a"), ("synpic2", "b"), ("synpic3", "c")]
-
-
-@pytest.mark.parametrize(
-    ("answers", "message"),
-    [
-        (["yes", " ", "no"], "line 2 of .*run.txt, image synpic2, has no answer"),
-        (["yes", "no", "a|b"], "line 3 of .*run.txt, image synpic3, would have a '|'"),
-    ],
-)
-def test_submission_that_the_evaluators_refuse_is_not_written(tmp_path, answers, message):
-    with pytest.raises(InputError, match=message.replace("|", r"\|")):
-        write_submission(tmp_path / "run.txt", IMAGES, answers)
-    assert not list(tmp_path.iterdir())
-
-
-def test_submission_has_each_image_once(tmp_path):
-    with pytest.raises(InputError, match="line 2 of .*, image synpic1, answers that image again"):
-        write_submission(tmp_path / "run.txt", ["synpic1", "synpic1"], ["a", "b"])
-    with pytest.raises(ValueError, match="shorter"):
-        write_submission(tmp_path / "run.txt", IMAGES, ["a"])
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("synpic1|a\nsynpic2\nsynpic3|c\n", "line 2 of .* has 0 '|'; it is written image_id|answer"),
-        ("synpic1|a|b\n", "line 1 of .* has 2 '|'"),
-        ("synpic1|a\n\nsynpic2|b\n", "line 2 of .* has 0 '|'"),
-        ("synpic1|a\nsynpic9|b\n", "line 2 of .* names the image 'synpic9', which is not in the test set"),
-        ("synpic1|a\nsynpic2|b\nsynpic1|c\n", "line 3 of .*, image synpic1, answers that image again"),
-        ("synpic1| \n", "line 1 of .*, image synpic1, has no answer"),
-        ("synpic1|a\n", "ends at line 1 with 2 of 3 images unanswered, the first is synpic2"),
-        ("", "line 1 of .* has 0 '|'"),
-    ],
-)
-def test_submission_errors_name_the_line(tmp_path, text, message):
-    path = tmp_path / "run.txt"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match=message.replace("|", r"\|")):
-        read_submission(path, IMAGES)
-
-
-def test_submission_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="none.txt cannot be read"):
-        read_submission(tmp_path / "none.txt", IMAGES)
