@@ -1,14 +1,19 @@
 """The two pretrained parts: how an image encoder and a decoder are built, loaded, and asked for what we need."""
 
 import inspect
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.models.clip import CLIPVisionModelWithProjection
+
+# What decoders call their cache, in their arguments and their output: `transformers` 5.24 has given it another name.
+CACHE = next(f.name for f in fields(CausalLMOutputWithPast) if f.name in ("cache", "past_key_values"))
 
 # Decoders whose layers get keyword arguments although their class does not say so.
 DECODERS_KNOWN_TO_WORK = {"biogpt"}

@@ -6,6 +6,8 @@ from torch import Tensor
 from transformers import GenerationMixin
 from transformers.modeling_outputs import ModelOutput
 
+from .backbones_flamingo_med import CACHE
+
 
 class FlamingoMedGenerationMixin(GenerationMixin):
     """What a model with `encode_images`, `project_image_latents` and our `forward` can do with a prompt."""
@@ -44,7 +46,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
             prompt_images: (b t) of the prompt; what is generated after it sees the same images.
         """
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
-        past = model_inputs.get("past_key_values")
+        past = model_inputs.get(CACHE)
         start = 0 if past is None else int(past.get_seq_length())
         stop = start + model_inputs["input_ids"].shape[1]
         generated = prompt_images[:, -1:].expand(-1, max(stop - prompt_images.shape[1], 0))
@@ -80,7 +82,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         candidates = rearrange(candidates, "b s t -> (b s) t")
         known = candidates != -100
         ids = candidates.masked_fill(~known, 0)
-        past = prompt.past_key_values
+        past = prompt[CACHE]
         past.batch_repeat_interleave(s)
         num_images = (input_ids == self.config.image_token_id).sum(-1)
         answers = self(
@@ -88,7 +90,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
             torch.cat([attention_mask.repeat_interleave(s, 0), known.to(attention_mask.dtype)], dim=1),
             image_key_values=prompt.image_key_values.repeat_interleave(s, 0),
             latest_image=repeat(num_images, "b -> (b s) t", s=s, t=ids.shape[1]),
-            past_key_values=past,
+            **{CACHE: past},
             use_cache=True,
         )
         logits = torch.cat([prompt.logits.repeat_interleave(s, 0), answers.logits[:, :-1]], dim=1)

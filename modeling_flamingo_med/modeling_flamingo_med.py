@@ -7,10 +7,11 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 from transformers.utils import can_return_tuple
 
 from .backbones_flamingo_med import (
+    CACHE,
     DECODERS_THAT_DROP_KEYWORDS,
     find_decoder_layers,
     image_features,
@@ -39,17 +40,17 @@ from .pretrained_flamingo_med import FlamingoMedPreTrainedModel
 
 
 @dataclass
-class FlamingoMedOutput(ModelOutput):
+class FlamingoMedOutput(CausalLMOutputWithPast):
     """What `FlamingoMedForConditionalGeneration` returns.
 
     Attributes:
         loss: cross entropy of the labelled tokens, and the weighted loss of the classes, where labels are given.
         logits: (b t v), or, where labels are given, (b k v) at the k positions that predict a labelled token of any
             row (a pass over the vocabulary costs more than a decoder layer).
-        class_logits: (b num_labels), where the model has a head and sees the images themselves.
-        past_key_values: the decoder's cache.
+        past_key_values: the decoder's cache; from `transformers` 5.24 on, `cache`.
         hidden_states: the decoder's hidden states, one (b t d) a layer, where asked for.
         attentions: the decoder's own attention weights, where asked for.
+        class_logits: (b num_labels), where the model has a head and sees the images themselves.
         image_key_values: (b g 2 a (n l) e) keys and values of the images, to pass to the next call, with
             `latest_image`.
         cross_attentions: g attention weights (b a t (n l)) of tokens over latents, where asked for.
@@ -57,12 +58,7 @@ class FlamingoMedOutput(ModelOutput):
             resampler layer, m all images one after the other, where asked for.
     """
 
-    loss: Tensor | None = None
-    logits: Tensor | None = None
     class_logits: Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-    attentions: tuple[Tensor, ...] | None = None
     image_key_values: Tensor | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
     resampler_attentions: tuple[Tensor, ...] | None = None
@@ -303,6 +299,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         num_items_in_batch: int | Tensor | None = None,
         num_classes_in_batch: int | Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
         output_cross_attentions: bool = False,
@@ -328,7 +325,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             class_labels: (b) or (b num_labels), see `classification_loss`.
             num_items_in_batch, num_classes_in_batch: how many labelled tokens and known classes there are in all the
                 batches whose losses will be added up; by default in this one.
-            past_key_values, use_cache: the decoder's cache.
+            past_key_values, use_cache: the decoder's cache, which `transformers` calls `cache` from 5.24 on.
             logits_to_keep: only the last so many positions (0 for all), or these; with `labels`, those that they need.
             output_cross_attentions: return the attention weights of gated layers and resampler; not in a model that is
                 compiled with `fullgraph=True`.
@@ -338,13 +335,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         Raises:
             ValueError: shapes that do not fit, more `<image>` tokens than images, or class labels without a head.
         """
+        cache = past_key_values if cache is None else cache
         with record_attention_weights(self.attentions() if output_cross_attentions else ()) as weights:
             if pixel_values is not None or image_features is not None:
                 image_latents = self.encode_images(pixel_values, frame_mask, image_features)
             if image_latents is not None:
                 image_key_values = self.project_image_latents(image_latents, image_indices)
             if latest_image is None:
-                latest_image = self.find_latest_image(input_ids, image_key_values, past_key_values)
+                latest_image = self.find_latest_image(input_ids, image_key_values, cache)
             image_mask = self.make_image_mask(latest_image, image_key_values)
             text = self.place_text(input_ids, attention_mask, position_ids, sequence_ids)
             if labels is not None:
@@ -353,8 +351,8 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             outputs = self.decode(
                 {"image_key_values": image_key_values, "image_mask": image_mask},
                 **text,
+                **{CACHE: cache},
                 input_ids=input_ids,
-                past_key_values=past_key_values,
                 use_cache=False if labels is not None else use_cache,
                 logits_to_keep=logits_to_keep,
                 output_hidden_states=output_hidden_states or classifies,
@@ -372,7 +370,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
             loss=loss,
             logits=outputs.logits,
             class_logits=class_logits,
-            past_key_values=outputs.past_key_values,
+            **{CACHE: outputs.get(CACHE)},
             hidden_states=outputs.hidden_states if output_hidden_states else None,
             attentions=outputs.get("attentions"),
             image_key_values=image_key_values,
@@ -380,14 +378,14 @@ class FlamingoMedForConditionalGeneration(FlamingoMedPreTrainedModel, FlamingoMe
         )
 
     def find_latest_image(
-        self, input_ids: Tensor, image_key_values: Tensor | None, past_key_values: Cache | None = None
+        self, input_ids: Tensor, image_key_values: Tensor | None, cache: Cache | None = None
     ) -> Tensor:
         """The number of the latest image before or at each token, 0 for none: ids (b t) → (b t).
 
         Raises:
             ValueError: some tokens are in the cache already, or there are more `<image>` tokens than images.
         """
-        if past_key_values is not None and past_key_values.get_seq_length() > 0:
+        if cache is not None and cache.get_seq_length() > 0:
             raise ValueError("with a filled cache, latest_image must say how many images stand before each token")
         latest_image = (input_ids == self.config.image_token_id).cumsum(-1)
         check_images(latest_image, image_key_values, self.config.resampler_num_latents)

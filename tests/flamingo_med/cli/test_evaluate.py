@@ -79,8 +79,8 @@ def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, command):
     there = len(partial.read_bytes().splitlines()) - 2  # the header and the half line
     output = command("evaluate", *arguments)
     count = len(read_evaluation(evaluation[0])[1])
-    assert f"model: going on, {count} of {count} answers are there" in output
-    assert f"blank_image: going on, {there} of {count} answers are there" in output
+    assert f"model: resumes, {count} of {count} answers are there" in output
+    assert f"blank_image: resumes, {there} of {count} answers are there" in output
     assert_same(tmp_path, evaluation[0])
 
 

@@ -30,7 +30,7 @@ def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path, command):
     (newest.with_name("checkpoint-99") / "trainer_state.json").write_text("{")
     assert "holds an unfinished run" in command(*arguments, code=2)
     output = command(*arguments, "--num_train_epochs", "2", "--resume_from_checkpoint", "true")
-    assert f"going on from {newest}" in output and "checkpoint-99 is incomplete" in output
+    assert f"resuming from {newest}" in output and "checkpoint-99 is incomplete" in output
     assert (tmp_path / "run" / "recipe.yaml").exists()
 
 

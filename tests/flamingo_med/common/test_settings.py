@@ -81,7 +81,7 @@ def test_rows_about_images_of_another_data_set_are_left_out(tmp_path, caplog):
     report.write_text(json.dumps({"image_ids": [gone, "of another split"]}))
     rows = DataArguments("phantom", str(tmp_path), data, exclude=str(report)).load("train")
     assert gone not in rows["image_id"] and len(rows) == len(whole) - whole["image_id"][:].count(gone)
-    assert f"{len(whole) - len(rows)} of {len(whole)} left out" in caplog.text
+    assert f"{len(whole) - len(rows)} of {len(whole)} excluded" in caplog.text
     for text, message in [("{}", "is no report of"), (json.dumps({"image_ids": whole["image_id"][:]}), "names all")]:
         report.write_text(text)
         with pytest.raises(InputError, match=message):

@@ -113,7 +113,7 @@ def open_page(server, browser):
         page = context.new_page()
         page.on("pageerror", lambda error: failures.append(str(error)))
         page.goto(server[0])
-        expect(page.get_by_role("heading", name="Ask a medical image")).to_be_visible()
+        expect(page.get_by_role("heading", name="Ask about a medical image")).to_be_visible()
         return page
 
     yield open_one
@@ -358,7 +358,7 @@ def test_a_password(password, browser, model, processor):
             tab.get_by_label("username").fill("reader")
             tab.get_by_label("password").fill(password)
             tab.get_by_role("button", name="Login").click()
-            expect(tab.get_by_text("Ask a medical image" if password == "right" else "Incorrect")).to_be_visible()
+            expect(tab.get_by_text("Ask about a medical image" if password == "right" else "Incorrect")).to_be_visible()
             tab.close()
         finally:
             page.close()

@@ -105,7 +105,7 @@ def test_only_what_is_missing_is_asked(make_model, processor, tmp_path, asked, c
     path.write_bytes(b"".join(lines[:3]))
     asked.clear()
     again, _ = answer_conditions(*arguments)
-    assert sum(asked) == 5 and "going on, 3 of 8 answers are there" in caplog.text
+    assert sum(asked) == 5 and "resumes, 3 of 8 answers are there" in caplog.text
     for answer, same in zip(again["model"], whole["model"], strict=True):
         assert answer.text == same.text and answer.confidence == pytest.approx(same.confidence, abs=1e-5)
 

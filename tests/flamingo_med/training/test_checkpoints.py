@@ -60,7 +60,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_weights(tmp_pat
     whole = (tmp_path / "whole" / "model.safetensors").read_bytes()
     for name in FILES:
         assert f"{name}: first -9, then 0" in output
-        assert f"going on from {tmp_path / name / 'checkpoint-'}" in output
+        assert f"resuming from {tmp_path / name / 'checkpoint-'}" in output
         assert (tmp_path / name / "model.safetensors").read_bytes() == whole
 
 

@@ -169,7 +169,7 @@ REASONS = {
 
 
 def test_every_bad_row_is_reported(bad_table):
-    with pytest.raises(InputError, match="7 of 9 rows are bad; mend them, or pass --data.on_bad_rows skip") as error:
+    with pytest.raises(InputError, match="7 of 9 rows are bad; fix them, or pass --data.on_bad_rows skip") as error:
         load_split("custom", "train", bad_table)
     for number, reason in REASONS.items():
         error.match(f"row {number} of .*all.csv: {reason}")
@@ -182,7 +182,7 @@ def test_bad_rows_are_skipped_and_counted(bad_table, caplog):
     rows = load_split("custom", "train", bad_table, **options)
     assert rows["image_id"][:] == ["images/image0.png", "images/image2.png"]
     said = caplog.text
-    assert "7 of 9 rows are bad and left out" in said and said.count("\n  row ") == 7
+    assert "7 of 9 rows are bad and excluded" in said and said.count("\n  row ") == 7
     assert "secret" not in said
     assert (
         len(load_split("custom", "train", bad_table, **options, check_images=False)) == 4

@@ -80,7 +80,7 @@ def test_split_names():
 
 def test_what_is_dropped_is_said(caplog):
     log_dropped("studies", 9, {"without a report": 2, "without an image": 0, "too old": 1})
-    assert caplog.messages == ["studies: 3 of 9 left out (2 without a report, 1 too old)"]
+    assert caplog.messages == ["studies: 3 of 9 excluded (2 without a report, 1 too old)"]
     caplog.clear()
     log_dropped("studies", 9, {"without a report": 0})
     assert not caplog.messages

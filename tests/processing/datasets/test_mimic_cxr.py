@@ -46,16 +46,16 @@ def test_a_row(tree):
 @pytest.mark.parametrize(
     ("options", "ids", "dropped"),
     [
-        ({}, [2, 4, 3], "5 of 7 left out (3 without findings, 2 without a frontal image)"),
+        ({}, [2, 4, 3], "5 of 7 excluded (3 without findings, 2 without a frontal image)"),
         (
             {"sections": "impression"},
             [2, 4, 3, 6],
-            "4 of 7 left out (2 without impression, 2 without a frontal image)",
+            "4 of 7 excluded (2 without impression, 2 without a frontal image)",
         ),
         (
             {"sections": "both"},
             [2, 4, 3],
-            "5 of 7 left out (1 without findings, 2 without findings and impression, 2 without a frontal image)",
+            "5 of 7 excluded (1 without findings, 2 without findings and impression, 2 without a frontal image)",
         ),
     ],
 )
