@@ -358,7 +358,9 @@ def test_a_password(password, browser, model, processor):
             tab.get_by_label("username").fill("reader")
             tab.get_by_label("password").fill(password)
             tab.get_by_role("button", name="Login").click()
-            expect(tab.get_by_text("Ask about a medical image" if password == "right" else "Incorrect")).to_be_visible()
+            expect(
+                tab.get_by_text("Ask about a medical image" if password == "right" else "Incorrect")
+            ).to_be_visible()
             tab.close()
         finally:
             page.close()
