@@ -16,12 +16,10 @@ from flamingo_med.common.auto_classes import register_lazily
 
 try:
     from processing.errors import InputError
-except ModuleNotFoundError:  # somebody else's module, beside the script or of another distribution
+except ModuleNotFoundError:  # somebody else's module of that name, beside the script or of another distribution
     import processing
 
-    raise ImportError(
-        f"{processing.__file__} is in the way of the package processing of flamingo-med: rename it"
-    ) from None
+    raise ImportError(f"{processing.__file__} is in the way of flamingo-med's package processing: rename it") from None
 
 __version__ = "0.1.0"
 

@@ -6,7 +6,14 @@ load our checkpoints. Those it saves carry their code, so that they load without
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 
-from processing.processing_flamingo_med import FlamingoMedProcessor
+try:
+    from processing.processing_flamingo_med import FlamingoMedProcessor
+except ModuleNotFoundError as error:
+    if error.name != "processing.processing_flamingo_med":
+        raise
+    import processing
+
+    raise ImportError(f"{processing.__file__} is in the way of flamingo-med's package processing: rename it") from None
 
 from .configuration_flamingo_med import FlamingoMedConfig
 from .cross_attention_flamingo_med import FlamingoMedGatedCrossAttention
