@@ -1,11 +1,17 @@
 """Notebooks: stripped of outputs, and they run from the first cell to the last without a network."""
 
+import ast
+import base64
+import io
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests import ROOT
 
@@ -25,8 +31,8 @@ def test_outputs_are_stripped(name):
     assert notebook["metadata"].keys() == {"kernelspec", "language_info"}
 
 
-def execute(name: str, tmp_path: Path, monkeypatch) -> dict[str, str]:
-    """cell id → everything that it printed or showed."""
+def execute(name: str, tmp_path: Path, monkeypatch) -> dict[str, list[dict]]:
+    """cell id → its outputs: what it printed, and the value that it ends in."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
     # A kernel of this very interpreter, whatever kernels the user has.
@@ -48,19 +54,46 @@ def execute(name: str, tmp_path: Path, monkeypatch) -> dict[str, str]:
     nbformat.validate(notebook)
     resources = {"metadata": {"path": str(NOTEBOOKS)}}
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
-    return {cell["id"]: json.dumps(cell["outputs"]) for cell in notebook.cells if cell["cell_type"] == "code"}
+    return {cell["id"]: cell["outputs"] for cell in notebook.cells if cell["cell_type"] == "code"}
+
+
+def value(outputs: list[dict]) -> Any:
+    """The Python value that a cell ends in."""
+    return ast.literal_eval(outputs[-1]["data"]["text/plain"])
+
+
+def picture(outputs: list[dict]) -> Image.Image:
+    """The picture that a cell ends in."""
+    return Image.open(io.BytesIO(base64.b64decode(outputs[-1]["data"]["image/png"]))).convert("RGB")
+
+
+def has_colours(image: Image.Image) -> bool:
+    """Whether there is more to see than greys: curves, or a map."""
+    pixels = np.asarray(image, dtype=int)
+    return (pixels.max(-1) - pixels.min(-1) > 40).mean() > 0.001
 
 
 @pytest.mark.slow
 def test_quickstart(tmp_path, monkeypatch):
     pytest.importorskip("captum")
-    shown = execute("quickstart", tmp_path, monkeypatch)
-    assert "'yes': 0." in shown["ask"] and "stdout" in shown["few-shot"]
-    assert "image/png" in shown["load"] and "image/png" in shown["explain"]
+    outputs = execute("quickstart", tmp_path, monkeypatch)
+    assert has_colours(picture(outputs["train"])) and has_colours(picture(outputs["explain"]))
+    assert picture(outputs["load"]).size == (384, 384)
+    probabilities = value(outputs["ask"])
+    assert probabilities.keys() == {"yes", "no"} and sum(probabilities.values()) == pytest.approx(1)
+    assert outputs["ask"][0]["text"].startswith("Is there a pleural effusion? ")
+    answers = value(outputs["few-shot"])
+    assert len(answers["examples"]) == 2 and answers["with examples"] and answers["without examples"]
 
 
 @pytest.mark.slow
 def test_finetune(tmp_path, monkeypatch):
-    shown = execute("finetune", tmp_path, monkeypatch)
-    assert "training and" in shown["train"] and "score it: python eval.py" in shown["train"]
-    assert "exact_match|v1" in shown["report"] and "'blank_image': 0." in shown["report"]
+    outputs = execute("finetune", tmp_path, monkeypatch)
+    assert len(value(outputs["table"])) == 5
+    assert has_colours(picture(outputs["train"]))
+    scores = value(outputs["scores"])
+    assert scores.keys() >= {"model", "blank_image", "shuffled_image", "majority", "question_only", "image_lookup"}
+    assert all(0 <= score["low"] <= score["value"] <= score["high"] <= 1 for score in scores.values())
+    assert scores["majority"]["value"] > 0.1  # the answers of the table are those of its test split
+    answers = value(outputs["answers"])
+    assert len(answers) == 5 and all(row["model"] and 0 < row["confidence"] <= 1 for row in answers)
