@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -197,12 +197,7 @@ def table(runs: dict[str, Path], reference: list[Path], split: str) -> str:
 
 def main() -> None:
     """Experiments of a group, one after the other → table."""
-    (args,) = CommandParser(
-        "python benchmarks/experiments.py",
-        __doc__,
-        ExperimentArguments,
-        often=[f.name for f in fields(ExperimentArguments)],
-    ).build(sys.argv[1:])
+    (args,) = CommandParser("python benchmarks/experiments.py", __doc__, ExperimentArguments).build(sys.argv[1:])
     groups = yaml.safe_load(LIST.read_text())
     check_keys([args.group], groups, "group")
     group = groups[args.group]

@@ -13,7 +13,7 @@ padding, so what it says to shorter questions of a batch means nothing; its time
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import datasets
 import torch
@@ -156,12 +156,7 @@ def measure(names: list[str], args: BenchmarkArguments) -> list[Row]:
 
 def main() -> None:
     """Workers, in turn."""
-    (args,) = CommandParser(
-        "python benchmarks/generate_speed.py",
-        __doc__,
-        BenchmarkArguments,
-        often=[f.name for f in fields(BenchmarkArguments)],
-    ).build(sys.argv[1:])
+    (args,) = CommandParser("python benchmarks/generate_speed.py", __doc__, BenchmarkArguments).build(sys.argv[1:])
     if args.worker is not None:
         set_seed(0)
         with tempfile.TemporaryDirectory() as folder:

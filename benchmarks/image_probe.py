@@ -11,7 +11,7 @@ that is trained on so few images can hardly find more.
 """
 
 import sys
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -81,9 +81,7 @@ def row_of_table(title: str, right: np.ndarray, rows: Dataset) -> str:
 
 def main() -> None:
     """Rows → similarities → answers → table."""
-    (args,) = CommandParser(
-        "python benchmarks/image_probe.py", __doc__, ProbeArguments, often=[f.name for f in fields(ProbeArguments)]
-    ).build(sys.argv[1:])
+    (args,) = CommandParser("python benchmarks/image_probe.py", __doc__, ProbeArguments).build(sys.argv[1:])
     splits = [load_split("vqa_rad", split, args.data_dir) for split in ("train", "validation", "test")]
     rows = concatenate_datasets(splits)
     answers = np.array([answer.strip().lower() for answer in rows["answer"]])

@@ -1,8 +1,8 @@
 """Memory of training data that are streamed: resident memory after so many rows, which must not grow with them.
 
-    python benchmarks/streaming_memory.py [ROWS]
+    python benchmarks/streaming_memory.py --rows 100000
 
-Writes ROWS (100000) synthetic rows, each with a picture of its own of 48 × 48 pixels of noise (7 kB, which no
+Writes so many synthetic rows, each with a picture of its own of 48 × 48 pixels of noise (7 kB, which no
 compression makes smaller), as shards in a temporary folder; then reads them as training does, decodes every picture,
 and prints the resident memory of the process on the way.
 """
@@ -11,6 +11,7 @@ import multiprocessing
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -20,12 +21,21 @@ import psutil
 from datasets import Dataset
 from PIL import Image
 
+from flamingo_med.cli.main import run
+from flamingo_med.cli.parser import CommandParser
 from flamingo_med.training.sampler import EndlessRows
 from processing.datasets import FEATURES
 from processing.datasets.parquet_shards import stream, write_shards
 from processing.images import read_image
 
 STEPS = (1_000, 10_000, 50_000, 100_000)
+
+
+@dataclass
+class MemoryArguments:
+    """How much is read."""
+
+    rows: int = field(default=100_000, metadata={"help": "synthetic rows that are written and read"})
 
 
 def make_rows(count: int) -> Iterator[dict]:
@@ -60,7 +70,8 @@ def write(count: int, folder: str) -> None:
 
 def main() -> None:
     """Write in another process, so that its memory does not count; then read and measure."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    (args,) = CommandParser("python benchmarks/streaming_memory.py", __doc__, MemoryArguments).build(sys.argv[1:])
+    count = args.rows
     with tempfile.TemporaryDirectory() as folder:
         writer = multiprocessing.get_context("spawn").Process(target=write, args=(count, folder))
         writer.start()
@@ -74,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from statistics import mean
 
 import datasets
@@ -181,12 +181,7 @@ def measure(names: list[str], size: int, rounds: int) -> list[Row]:
 
 def main() -> None:
     """Workers, in turn, at each batch size."""
-    (args,) = CommandParser(
-        "python benchmarks/train_speed.py",
-        __doc__,
-        BenchmarkArguments,
-        often=[f.name for f in fields(BenchmarkArguments)],
-    ).build(sys.argv[1:])
+    (args,) = CommandParser("python benchmarks/train_speed.py", __doc__, BenchmarkArguments).build(sys.argv[1:])
     if args.worker is not None:
         set_seed(0)
         if args.worker in PEERS:

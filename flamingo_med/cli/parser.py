@@ -44,7 +44,7 @@ class CommandParser(argparse.ArgumentParser):
         description: what stands above the settings in its help.
         kinds: argument dataclasses, whose fields are the settings; each has a help text in its metadata.
         words: name → help of what comes without a name, in this order; all are needed.
-        often: names of the settings that --help lists, in this order; --help-all lists the others too.
+        often: names of the settings that --help lists, in this order, and --help-all the others too; all if None.
         shorter: name → help of settings, in the place of what another library's field says.
     """
 
@@ -54,7 +54,7 @@ class CommandParser(argparse.ArgumentParser):
         description: str,
         *kinds: type,
         words: Mapping[str, str] | None = None,
-        often: Sequence[str] = (),
+        often: Sequence[str] | None = None,
         shorter: Mapping[str, str] | None = None,
     ):
         words, shorter = words or {}, shorter or {}
@@ -71,6 +71,7 @@ class CommandParser(argparse.ArgumentParser):
         for name, text in words.items():
             comes_first.add_argument(name, metavar=name.upper(), help=text)
         known = {field.name: field for kind in kinds for field in fields(kind) if field.init}
+        often = [name for name in known if name not in words] if often is None else often
         shown = self.add_argument_group("settings")
         for name in often:
             self._add_setting(shown, f"--{name}", _help_of(known[name], shorter.get(name)))
@@ -78,7 +79,7 @@ class CommandParser(argparse.ArgumentParser):
         self.further = {  # what --help-all tells too
             self._add_setting(others, f"--{name}", argparse.SUPPRESS): _help_of(field)
             for name, field in known.items()
-            if name not in often
+            if name not in often and name not in words
         }
         helps = self.add_argument_group("help")
         helps.add_argument("-h", "--help", action="help", help="show this help")

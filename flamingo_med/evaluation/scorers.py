@@ -16,7 +16,7 @@ import numpy as np
 
 from flamingo_med.metrics import exact_match, imageclef, normalized_match, original, text_overlap, vqa_rad_accuracy
 
-LONG = 5  # words; a text of that length is with_verdict by what it overlaps with, not by whether it is the same
+LONG = 5  # words; a text of that length is judged by what it overlaps with, not by whether it is the same
 
 Members = dict[str, list[int]]
 

@@ -140,7 +140,7 @@ def loss_of(model: FlamingoMedForConditionalGeneration, batch: dict, questions: 
 
 
 def format_memory(estimate: dict[str, float], args: FlamingoMedTrainingArguments, tokens: int) -> str:
-    """A table in GB a device: alone, with the gradients' second copy of DDP, and with all split by FSDP."""
+    """A table in GB per device: alone, with the gradients' second copy of DDP, and with all split by FSDP."""
     held = ("weights", "gradients", "optimizer")
     columns = {"1 device": dict(estimate, unit=0.0)}
     columns["DDP"] = {**columns["1 device"], "gradients": 2 * estimate["gradients"]}
@@ -154,7 +154,7 @@ def format_memory(estimate: dict[str, float], args: FlamingoMedTrainingArguments
     names = {**dict(zip(held, held, strict=True)), "activations": "activations", "unit": "gathered weights"}
     precision = "bf16 autocast" if args.bf16 else "float32"
     lines = [
-        f"GB a device, computed from shapes: {args.per_device_train_batch_size} questions of {tokens} tokens, "
+        f"GB per device, computed from shapes: {args.per_device_train_batch_size} questions of {tokens} tokens, "
         f"{precision}, AdamW{', gradient checkpointing' if args.gradient_checkpointing else ''}",
         f"{'':<18}" + "".join(f"{name:>12}" for name in columns),
     ]
