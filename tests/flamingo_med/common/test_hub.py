@@ -164,7 +164,7 @@ def test_a_push_that_cannot_be_is_told_before_training(client, tmp_path, options
         (["metric", "exact_match", "alice/run"], {"endpoint": NOWHERE}, f"{NOWHERE} cannot be reached"),
         (["dataset", "mimic_cxr", "alice/run"], {}, "only phantom is ours to give away"),
         (["dataset", "phantom", "alice/run", "--data.sed", "1"], {}, "did you mean seed?"),
-        (["dataset", "phantom"], {}, "the name or the repository is missing"),
+        (["dataset", "phantom"], {}, "required: REPOSITORY"),
         (["modle", "docs", "alice/run"], {}, "did you mean model?"),
     ],
 )
