@@ -125,7 +125,7 @@ def without_places(value: Any) -> Any:
         return [without_places(part) for part in value]
     if not isinstance(value, str):
         return value
-    if value.startswith("python "):  # a command: its words may be quoted and hold blanks
+    if value.startswith(("flamingo-med ", "python ")):  # a command: its words may be quoted and hold blanks
         return shlex.join([_last_name(word) for word in shlex.split(value)])
     return _last_name(value)
 
