@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flamingo_med.cli.parser import CommandParser
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.inference.answering import answer_questions, load_model
-from flamingo_med.inference.arguments import TrainedModelArguments
+from flamingo_med.inference.split_arguments import TrainedModelArguments
 from processing.errors import InputError
 
 

@@ -23,7 +23,7 @@ from flamingo_med.evaluation.consistency import (
 from flamingo_med.evaluation.counterfactuals import counterfactuals
 from flamingo_med.evaluation.predictions import read_predictions
 from flamingo_med.inference.answering import answer_questions, load_model
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
 from processing.datasets.vqa_rad import paraphrase_pairs

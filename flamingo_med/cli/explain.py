@@ -20,7 +20,7 @@ from flamingo_med.explanation.faithfulness import randomise
 from flamingo_med.explanation.measurement import Checks, choose, format_table, measure, score, verdicts
 from flamingo_med.explanation.methods import METHODS, load_method
 from flamingo_med.inference.answering import load_model
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from flamingo_med.reporting.figures import to_png
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments

@@ -18,7 +18,7 @@ from flamingo_med.evaluation.imageclef_submission import write_submission
 from flamingo_med.evaluation.scores import difference, score_classes, score_confidence, score_rows
 from flamingo_med.evaluation.tables import write_predictions
 from flamingo_med.inference.answering import load_model
-from flamingo_med.inference.arguments import SplitArguments, build_with_data, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, build_with_data, results_folder
 from flamingo_med.reporting.evaluation_page import write_page
 from flamingo_med.reporting.model_card import refresh_card
 from processing.datasets import fingerprint

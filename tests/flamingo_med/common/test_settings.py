@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from flamingo_med.common.settings import build_arguments, override, packaged_recipes, read_recipe
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from flamingo_med.training.starting_point import ModelArguments
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 from processing.datasets.arguments import DataArguments
