@@ -40,10 +40,13 @@ CHAT_TEMPLATE = """
 class FlamingoMedProcessor(ProcessorMixin):
     """CLIP image preprocessing and GPT-2 tokenization in one object.
 
-    >>> processor = FlamingoMedProcessor.from_pretrained("runs/phantom")
-    >>> inputs = processor(images=image, text="Is there a pleural effusion?")
-    >>> inputs["pixel_values"].shape, inputs["input_ids"].shape
-    (torch.Size([1, 1, 3, 96, 96]), torch.Size([1, 13]))
+    >>> from PIL import Image
+    >>> from processing.tokenization import train_tokenizer
+    >>> tokenizer = train_tokenizer(["Is there a pleural effusion? yes no"] * 3, 300)
+    >>> processor = FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer, image_size=96)
+    >>> inputs = processor(images=Image.new("RGB", (120, 80)), text="Is there a pleural effusion?")
+    >>> inputs["pixel_values"].shape
+    torch.Size([1, 1, 3, 96, 96])
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None):

@@ -94,8 +94,8 @@ def overlap(rows_a: Dataset, rows_b: Dataset, max_images: int | None = None) -> 
 def verdict(report: dict, a: str = "train", b: str = "test") -> str:
     """One line: how many images of b are in a; else what else they share of images and patients.
 
-    >>> verdict(report, "train", "test")
-    '202 of 203 test images are in train'
+    >>> verdict({"image_ids": ["synpic1", "synpic2"], "b": {"images": 203}}, "train", "test")
+    '2 of 203 test images are in train'
     """
     found = len(report["image_ids"])
     if found:
