@@ -39,7 +39,6 @@ TESTED_BY = {
     "flamingo_med/cli/tokenizer.py": "processing/test_tokenization.py",
     "flamingo_med/common/auto_classes.py": "flamingo_med/cli/test_main.py",
     "flamingo_med/common/folders.py": "flamingo_med/cli/test_evaluate.py",
-    "flamingo_med/common/provenance.py": "flamingo_med/cli/test_evaluate.py",
     "flamingo_med/conversion/flamingo_mini.py": "flamingo_med/conversion/test_convert.py",
     "flamingo_med/conversion/flamingo_pytorch.py": "flamingo_med/conversion/test_convert.py",
     "flamingo_med/conversion/idefics.py": "flamingo_med/conversion/test_convert.py",
