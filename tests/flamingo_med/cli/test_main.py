@@ -93,7 +93,8 @@ def test_every_file_of_a_command_is_listed():
 
 
 def test_an_unknown_command_is_one_sentence(command):
-    assert command("trian", code=2) == "error: there is no command 'trian'; did you mean train?\n"
+    sentence = "error: there is no command 'trian'; did you mean train?\n"
+    assert command("trian", code=2) == shell("trian", code=2) == sentence
 
 
 def test_no_library_warns_in_any_help(steps):

@@ -13,8 +13,8 @@ from flamingo_med.cli import train  # noqa: F401 (so that no run imports it)
 from flamingo_med.cli.main import dispatch, run
 
 FILES = ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"]
-RECIPE = ["phantom", "--data.train_images", "30", "--data.validation_images", "8", "--max_steps", "13"]
-SAVES = ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--save_strategy", "steps", "--save_steps", "5"]
+RECIPE = ["phantom", "--data.train_images", "30", "--data.validation_images", "8", "--max_steps", "5"]
+SAVES = ["--eval_strategy", "no", "--load_best_model_at_end", "false", "--save_strategy", "steps", "--save_steps", "2"]
 
 
 def start(folder: Path, *arguments: str) -> multiprocessing.Process:
@@ -30,7 +30,7 @@ def main(folder: Path) -> None:
     start(folder / "whole").join()
     for name in FILES:
         process = start(folder / name)
-        path = folder / name / "checkpoint-10" / name
+        path = folder / name / "checkpoint-4" / name
         while process.is_alive() and not path.exists():
             pass
         process.kill()

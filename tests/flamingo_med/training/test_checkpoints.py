@@ -78,4 +78,4 @@ def test_a_full_disk(tmp_path):
     done = subprocess.run([*command, script], cwd=ROOT, capture_output=True, text=True)
     assert "code 2" in done.stdout and "Traceback" not in done.stderr
     assert "error: the disk is full" in done.stderr and "--resume_from_checkpoint true" in done.stderr
-    assert [line for line in done.stdout.splitlines() if line.startswith("checkpoint-")] == ["checkpoint-5"]
+    assert [line for line in done.stdout.splitlines() if line.startswith("checkpoint-")] == ["checkpoint-2"]
