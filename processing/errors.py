@@ -58,7 +58,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     plain = {bool, int, float, str, dict, list, type(None)}
     if set(allowed) <= plain and type(value) not in allowed:
         names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
-        raise InputError(f"{name} is {value!r}, but must be {names}")
+        raise InputError(f"{name} is {value!r:.100}, but must be {names}")
     return value
 
 

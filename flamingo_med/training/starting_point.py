@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from flamingo_med.inference.backends import context_length
@@ -58,6 +59,7 @@ class ModelArguments:
         self.model = check_types(self.model, settings)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
+            self.tokenizer = check_types(self.tokenizer, {"vocab_size": int})
         missing = isinstance(self.text, dict) and self.tokenizer is None
         if missing or (isinstance(self.text, str) and isinstance(self.tokenizer, dict)):
             raise InputError(
@@ -158,4 +160,8 @@ def as_config(settings: dict) -> PretrainedConfig:
     except ValueError:
         raise InputError(f"unknown model_type {model_type!r}; transformers has no such model") from None
     check_keys(settings, [*default.to_dict(), *default.attribute_map], f"setting of {model_type}")
-    return AutoConfig.for_model(model_type, **settings)
+    try:
+        return AutoConfig.for_model(model_type, **settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"a {model_type} cannot have these settings: {why:.200}") from None
