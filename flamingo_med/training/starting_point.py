@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from flamingo_med.inference.backends import context_length
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from processing.datasets import class_names
-from processing.errors import InputError, check_keys, check_types, reason
+from processing.errors import InputError, check_keys, check_path, check_types, reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
@@ -49,6 +49,8 @@ class ModelArguments:
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
     def __post_init__(self):
+        for name in ("vision", "text", "tokenizer", "init_from"):
+            check_path(f"--{name}", getattr(self, name))
         settings = FlamingoMedConfig.settings()
         ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label"}
         check_keys(
