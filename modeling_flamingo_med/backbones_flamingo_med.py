@@ -43,7 +43,9 @@ def load_language_model(source: str | PretrainedConfig, revision: str | None = N
 
 def part_config(source: str | PretrainedConfig, part: str, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone: of a model of images and text, that of its part."""
-    config = source if isinstance(source, PretrainedConfig) else AutoConfig.from_pretrained(source, revision=revision)
+    if isinstance(source, PretrainedConfig):
+        return getattr(source, part, source)
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     return getattr(config, part, config)
 
 
@@ -53,7 +55,8 @@ def _load(
     if isinstance(source, PretrainedConfig):
         return kind._from_config(config) if issubclass(kind, PreTrainedModel) else kind.from_config(config)
     # In one precision, whatever each was stored in; `from_pretrained(dtype=…)` and autocast choose another for all.
-    return kind.from_pretrained(source, config=config, dtype=torch.float32, revision=revision)
+    how = {"dtype": torch.float32, "revision": revision, "trust_remote_code": False}
+    return kind.from_pretrained(source, config=config, **how)
 
 
 def resize_embeddings(language_model: PreTrainedModel, vocab_size: int) -> None:

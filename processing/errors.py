@@ -1,5 +1,6 @@
 """InputError: what a user can fix, in one sentence; and the checks of names and types that raise it."""
 
+import os
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, get_args
@@ -58,7 +59,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     plain = {bool, int, float, str, dict, list, type(None)}
     if set(allowed) <= plain and type(value) not in allowed:
         names = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in allowed)
-        raise InputError(f"{name} is {value!r}, but must be {names}")
+        raise InputError(f"{name} is {value!r:.100}, but must be {names}")
     return value
 
 
@@ -70,6 +71,39 @@ def _flat(hint: Any) -> list[type]:
     if isinstance(origin, type):
         return [origin]
     return [kind for part in get_args(hint) for kind in _flat(part)]
+
+
+def check_path(setting: str, place: object, way_out: str = "") -> None:
+    """Refuse a path at which there is nothing, at once; whatever is no path may be the id of something on the Hub.
+
+    A path begins with /, . or ~, or with the name of a folder that is here, or has another form than ORG/NAME.
+
+    Args:
+        setting: where it was given: --model.
+        place: a path or Hub id; anything but a text is let pass.
+        way_out: what else the message says.
+
+    Raises:
+        InputError: names the setting and the first folder that is missing.
+    """
+    if not isinstance(place, str) or not place or os.path.exists(place):
+        return
+    organisation, slash, name = place.rstrip("/").partition("/")
+    known = slash and os.path.isdir(organisation or "/")
+    if not (known or place.startswith((".", "~")) or place.endswith("/") or "/" in name or "\\" in place):
+        return
+    missing = place.rstrip("/")
+    while not os.path.lexists(parent := os.path.dirname(missing) or "."):
+        missing = parent
+    message = f"{setting} is {place}, but there is no {missing}"
+    siblings = os.listdir(parent) if os.path.isdir(parent) else []
+    if place.startswith("~") and os.path.exists(home := os.path.expanduser(place)):
+        message += f"; write {home}"
+    elif close := get_close_matches(os.path.basename(missing), siblings, n=1):
+        message += f"; did you mean {os.path.join(os.path.dirname(missing), close[0])}?"
+    elif known and organisation and "/" not in name:
+        message += f"; it would be on the Hub if {organisation} were not a folder here"
+    raise InputError(f"{message}; {way_out}" if way_out else message)
 
 
 def reason(error: BaseException) -> str:
@@ -102,6 +136,8 @@ def reason(error: BaseException) -> str:
         return "there is no token that the Hub accepts; run `hf auth login`, or set HF_TOKEN"
     if status == 403:
         return "the token has no right to it; take one that has, or another name"
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own, which is run by --trust_remote_code true only, where a command has that"
     if cause is not None and status is None:
         return f"{constants.ENDPOINT} cannot be reached"
     return str(error).strip().partition("\n")[0]

@@ -70,8 +70,9 @@ class FlamingoMedProcessor(ProcessorMixin):
         if vision is None:
             image_processor = CLIPImageProcessorPil(**changes)
         else:
-            image_processor = AutoImageProcessor.from_pretrained(vision, backend="pil", **changes)
-        tokenizer = AutoTokenizer.from_pretrained(text) if isinstance(text, str) else text
+            changes |= {"backend": "pil", "trust_remote_code": False}
+            image_processor = AutoImageProcessor.from_pretrained(vision, **changes)
+        tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False) if isinstance(text, str) else text
         tokenizer.add_special_tokens(
             {
                 "eos_token": AddedToken(END_OF_CHUNK, lstrip=True, special=True),

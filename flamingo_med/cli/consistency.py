@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> None:
     output_dir = results_folder(args, "eval", data_args)
     predictions = output_dir / "predictions.jsonl"  # of an evaluation, and with the head's classes where there is one
     of_head = head_agreement(read_predictions(predictions)) if predictions.is_file() else []
-    model, processor = load_model(args.model, args.revision)
+    model, processor = load_model(args.model, args.revision, args.trust_remote_code)
     lock = lock_folder(output_dir)
     asked = distinct_rows(pairs)
     features = features_of(model, processor, rows)

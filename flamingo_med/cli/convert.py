@@ -16,7 +16,7 @@ from flamingo_med.conversion.convert import convert
 from flamingo_med.conversion.prompts import PROMPTS
 from flamingo_med.conversion.source import read_source
 from modeling_flamingo_med import FlamingoMedConfig
-from processing.errors import InputError, check_keys, check_types
+from processing.errors import InputError, check_keys, check_path, check_types
 
 WORDS = {"source": "checkpoint of another Flamingo", "target": "folder that does not exist or is empty"}
 
@@ -36,6 +36,8 @@ class ConversionArguments:
     )
 
     def __post_init__(self):
+        for name in ("vision", "text"):
+            check_path(f"--{name}", getattr(self, name))
         if self.prompt is not None:
             check_keys([self.prompt], PROMPTS, "prompt")
         settings = FlamingoMedConfig.settings()

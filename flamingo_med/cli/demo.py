@@ -13,7 +13,8 @@ from flamingo_med.cli.parser import CommandParser
 from flamingo_med.demo.guard import check_address, private_folder
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.inference.answering import load_model
-from processing.errors import InputError
+from flamingo_med.inference.arguments import TRUST_HELP
+from processing.errors import InputError, check_path
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 
@@ -26,9 +27,11 @@ class DemoArguments:
     port: int = field(default=7860, metadata={"help": "port to serve at"})
     user: str | None = field(default=None, metadata={"help": "who must give the password FLAMINGO_MED_PASSWORD"})
     max_upload_mb: int = field(default=64, metadata={"help": "larger files are refused"})
+    trust_remote_code: bool = field(default=False, metadata={"help": TRUST_HELP})
     queue_size: int = field(default=16, metadata={"help": "questions that may wait; those beyond are refused"})
 
     def __post_init__(self):
+        check_path("--model", self.model)
         for name in ("max_upload_mb", "queue_size"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is at least 1, got {getattr(self, name)}")
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> None:
             from flamingo_med.demo.session import Assistant
         except ModuleNotFoundError as error:
             raise InputError(f'the page needs {error.name}: pip install "gradio>=6.31,<7" captum') from None
-        model, processor = load_model(args.model)
+        model, processor = load_model(args.model, trust_remote_code=args.trust_remote_code)
         if not isinstance(processor, FlamingoMedProcessor):
             raise InputError(f"{args.model} is not a model of ours; the page can explain no other")
         page, css = build_page(Assistant(model, processor, args.model, load_calibration(args.model)))

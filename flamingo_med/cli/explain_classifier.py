@@ -26,7 +26,8 @@ from flamingo_med.explanation.classifier_page import classifier_page
 from flamingo_med.explanation.methods import load_method
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from flamingo_med.inference.answering import load_model
-from processing.errors import check_keys
+from flamingo_med.inference.arguments import TRUST_HELP
+from processing.errors import check_keys, check_path
 from processing.files import write_json, write_whole
 from processing.images import read_image
 
@@ -51,7 +52,11 @@ class ClassifierArguments:
     min_confidence: float = field(default=0.7, metadata={"help": "below it a model counts as undecided"})
     method: str = field(default="occlusion", metadata={"help": f"of the maps: {' or '.join(PIXEL_METHODS)}"})
 
+    trust_remote_code: bool = field(default=False, metadata={"help": TRUST_HELP})
+
     def __post_init__(self):
+        check_path("--model", self.model)
+        check_path("--classifier", self.classifier)
         check_keys([self.method], PIXEL_METHODS, "method for classifier and VQA model alike")
 
 
@@ -63,8 +68,8 @@ def main(arguments: list[str]) -> None:
     )
     load_method(args.method)
     questions, image = read_questions(args.questions), read_image(args.image)
-    classifier = load_classifier(args.classifier, args.classifier_question)
-    model, processor = load_model(args.model)
+    classifier = load_classifier(args.classifier, args.classifier_question, args.trust_remote_code)
+    model, processor = load_model(args.model, trust_remote_code=args.trust_remote_code)
     calibration = load_calibration(args.model)
     folder = Path(args.output_dir)
     lock = lock_folder(folder)

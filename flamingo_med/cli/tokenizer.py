@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from flamingo_med.cli.arguments import build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError
+from processing.errors import InputError, check_path
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_tokenizer, load_tokenizer, texts_of, tokens_per_word, train_tokenizer
 
@@ -30,6 +30,9 @@ class TokenizerArguments:
     vocab_size: int = field(metadata={"help": "at most so many tokens, beside the special ones"})
     output_dir: str = field(metadata={"help": "folder of the tokenizer"})
     extend: str | None = field(default=None, metadata={"help": "Hub id or folder whose vocabulary is extended"})
+
+    def __post_init__(self):
+        check_path("--extend", self.extend)
 
 
 def main(arguments: list[str]) -> None:

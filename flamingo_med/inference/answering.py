@@ -10,29 +10,37 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from flamingo_med.common.hub import reason
 from flamingo_med.inference.backends import Answer, make_backend
 from flamingo_med.inference.features import ImageFeatures
-from processing.errors import InputError
+from modeling_flamingo_med import FlamingoMedConfig  # which registers the Auto classes too
+from processing.errors import InputError, check_path
 
 LARGEST_BATCH = 128
 IMAGE_COLUMNS = ("image", "more_images", "image_id")
 
 
-def load_model(name: str, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a local folder or Hub id, on this process's GPU where there is one.
 
-    Ours, or any other that `AutoModelForImageTextToText` loads without code of its own; of the Hub at a branch, tag or
-    commit, its main branch by default.
+    Args:
+        name: ours, or any other that `AutoModelForImageTextToText` loads.
+        revision: branch, tag or commit on the Hub; its main branch by default.
+        trust_remote_code: run the code that another model brings; that of ours is never run, as this package is it.
 
     Raises:
-        InputError: neither a folder with a model nor a model on the Hub.
+        InputError: neither a folder with a model nor a model on the Hub; one that needs code which is not trusted.
     """
+    check_path("model", name)
     device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision).to(device)
-        return model, AutoProcessor.from_pretrained(name, revision=revision)
+        settings, _ = FlamingoMedConfig.get_config_dict(name, revision=revision)
+        is_ours = settings.get("model_type") == FlamingoMedConfig.model_type
+        how = {"revision": revision, "trust_remote_code": trust_remote_code and not is_ours}
+        model = AutoModelForImageTextToText.from_pretrained(name, **how).to(device)
+        return model, AutoProcessor.from_pretrained(name, **how)
     except (OSError, ValueError, ImportError) as error:
         raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
 

@@ -8,7 +8,9 @@ from typing import Any
 
 from flamingo_med.common.settings import build_arguments, read_recipe
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError
+from processing.errors import InputError, check_path
+
+TRUST_HELP = "run the code that a model of another kind than ours brings with it"
 
 
 @dataclass(kw_only=True)
@@ -19,8 +21,10 @@ class TrainedModelArguments:
     revision: str | None = field(
         default=None, metadata={"help": "branch, tag or commit of a model of the Hub; its main branch if unset"}
     )
+    trust_remote_code: bool = field(default=False, metadata={"help": TRUST_HELP})
 
     def __post_init__(self):
+        check_path("--model", self.model)
         if self.revision is not None and Path(self.model).is_dir():
             raise InputError(f"--revision {self.revision} is for a model of the Hub, and {self.model} is a folder")
 

@@ -24,7 +24,7 @@ from flamingo_med.reporting.model_card import refresh_card
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
 from processing.datasets.split_overlap import QUICK, overlap, verdict
-from processing.errors import InputError
+from processing.errors import InputError, check_path
 from processing.files import write_json
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,7 @@ class EvaluationArguments(SplitArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        check_path("--sentence_encoder", self.sentence_encoder)
         if self.batch_size != "auto" and (isinstance(self.batch_size, str) or self.batch_size < 1):
             raise InputError(f"batch_size is at least 1 or auto, got {self.batch_size}")
 
@@ -96,7 +97,7 @@ def evaluate(model: str | Path, **settings: Any) -> Evaluation:
 def evaluate_split(args: EvaluationArguments, data_args: DataArguments) -> Evaluation:
     """As `evaluate`; each of several processes answers its share, and the first one writes and has all scores."""
     rows, train_rows = data_args.load(args.split), data_args.load("train")
-    model, processor = load_model(args.model, args.revision)
+    model, processor = load_model(args.model, args.revision, args.trust_remote_code)
     calibration = load_calibration(args.model, args.revision)
     state = PartialState()
     output_dir = results_folder(args, "eval", data_args)

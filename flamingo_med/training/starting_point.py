@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from flamingo_med.inference.backends import context_length
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from processing.datasets import class_names
-from processing.errors import InputError, check_keys, check_types, reason
+from processing.errors import InputError, check_keys, check_path, check_types, reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
@@ -48,6 +49,8 @@ class ModelArguments:
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
     def __post_init__(self):
+        for name in ("vision", "text", "tokenizer", "init_from"):
+            check_path(f"--{name}", getattr(self, name))
         settings = FlamingoMedConfig.settings()
         ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label"}
         check_keys(
@@ -58,6 +61,7 @@ class ModelArguments:
         self.model = check_types(self.model, settings)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
+            self.tokenizer = check_types(self.tokenizer, {"vocab_size": int})
         missing = isinstance(self.text, dict) and self.tokenizer is None
         if missing or (isinstance(self.text, str) and isinstance(self.tokenizer, dict)):
             raise InputError(
@@ -158,4 +162,8 @@ def as_config(settings: dict) -> PretrainedConfig:
     except ValueError:
         raise InputError(f"unknown model_type {model_type!r}; transformers has no such model") from None
     check_keys(settings, [*default.to_dict(), *default.attribute_map], f"setting of {model_type}")
-    return AutoConfig.for_model(model_type, **settings)
+    try:
+        return AutoConfig.for_model(model_type, **settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"a {model_type} cannot have these settings: {why:.200}") from None

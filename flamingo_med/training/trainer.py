@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from flamingo_med.common.settings import build_arguments
@@ -33,11 +34,23 @@ from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
-from processing.errors import InputError
+from processing.errors import InputError, check_keys
 from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 logger = logging.getLogger(__name__)
+
+# What an evaluation may report, and `metric_for_best_model` be, with eval_ before it or without.
+METRICS = (
+    *("loss", "class_accuracy", "exact_match", "exact_match_closed", "exact_match_open"),
+    *("exact_match_low", "exact_match_high"),
+)
+# Settings that count something, and the least that they may be.
+LEAST = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1),
+    **dict.fromkeys(("max_new_tokens", "shuffle_buffer"), 1),
+    "dataloader_num_workers": 0,
+}
 
 
 @dataclass
@@ -94,8 +107,12 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is found before any data are read
-        if self.shuffle_buffer < 1:
-            raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is at least {least}, got {getattr(self, name)}")
+        if self.metric_for_best_model is not None:
+            check_keys([self.best_metric], METRICS, "metric_for_best_model")
+        self.check_trackers()
         without_metric = self.metric_for_best_model is None or self.eval_strategy == "no"
         if self.early_stopping_patience is not None and without_metric:
             raise InputError("early_stopping_patience needs metric_for_best_model and an eval_strategy")
@@ -105,6 +122,23 @@ class FlamingoMedTrainingArguments(TrainingArguments):
             )
         if self.hub_token is not None:  # run.json and recipe.yaml hold all settings
             raise InputError("hub_token is a secret, not a setting; run `hf auth login`, or set HF_TOKEN")
+
+    @property
+    def best_metric(self) -> str:
+        """`metric_for_best_model` by its name among `METRICS`."""
+        return self.metric_for_best_model.removeprefix("eval_")
+
+    def check_trackers(self) -> None:
+        """Refuse trackers (`report_to`) that are unknown or not installed.
+
+        Raises:
+            InputError: names the tracker.
+        """
+        check_keys(self.report_to, INTEGRATION_TO_CALLBACK, "tracker (report_to)")
+        installed = {*get_available_reporting_integrations(), "flyte", "azure_ml"}  # which it does not tell of
+        for name in self.report_to:
+            if name not in installed:
+                raise InputError(f"report_to {name} needs a library that is not installed, see pip install {name}")
 
 
 class _Progress(ProgressCallback):
@@ -178,6 +212,8 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         self.add_callback(RunReport)
         if args.fast_matmul and args.device.type == "cpu":
             logger.info(choose_matmul())
+        if args.metric_for_best_model is not None and args.eval_strategy != "no" and eval_dataset is not None:
+            check_keys([args.best_metric], self.metrics_of(eval_dataset), "metric_for_best_model of these rows")
         self.features = None
         data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
         for rows in data_sets:
@@ -324,6 +360,16 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             metrics |= {"exact_match_low": low, "exact_match_high": high}
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
+
+    def metrics_of(self, rows: Dataset) -> list[str]:
+        """Those of `METRICS` that an evaluation of these rows reports."""
+        kinds, several = {*rows["answer_type"]}, len({*rows["image_id"]}) > 1
+        reported = {
+            "class_accuracy": self.model.config.num_labels > 0,
+            **{f"exact_match_{kind}": kind in kinds for kind in ("closed", "open")},
+            **{f"exact_match_{end}": several for end in ("low", "high")},
+        }
+        return [name for name in METRICS if reported.get(name, True)]
 
     @torch.no_grad()
     def losses(self, rows: Dataset) -> dict[str, float]:

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
 from flamingo_med.common.hub import reason
-from processing.errors import InputError, nearest
+from processing.errors import InputError, check_path, nearest
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -148,6 +148,7 @@ def read_hub(data_dir: str, splits: Sequence[str], *, name: str, hint: str, or_e
     Raises:
         InputError: it does not load, or lacks a split or a column.
     """
+    check_path("data_dir", data_dir, hint)
     # Without this check `load_dataset` turns whatever files a wrong folder holds into a data set in the user's cache.
     if Path(data_dir).is_dir() and next(Path(data_dir).rglob("*.parquet"), None) is None:
         raise InputError(f"{name} not found: {data_dir} holds {or_else}no parquet; {hint}")
@@ -177,6 +178,7 @@ def fetch(data_dir: str, tables: Sequence[str], archive: str, hint: str) -> tupl
     """
     if Path(data_dir).is_dir():
         return Path(data_dir), Path(data_dir)
+    check_path("data_dir", data_dir, hint)
     try:
         snapshot = snapshot_download(data_dir, repo_type="dataset", allow_patterns=[*tables, archive])
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -109,12 +110,30 @@ def test_recipes_are_resolved(recipe, command):
         (["phantom", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
         (["phantom", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
         (["phantom", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
+        (["phantom", "--metric_for_best_model", "eval_accuracy"], "did you mean class_accuracy?"),
+        (["phantom", "--metric_for_best_model", "class_accuracy", *FEW], "metric_for_best_model of these rows"),
+        (["phantom", "--report_to", "flyt"], "did you mean flyte?"),
+        (["phantom", "--per_device_train_batch_size", "0"], "per_device_train_batch_size is at least 1, got 0"),
+        (["phantom", "--per_device_eval_batch_size", "-1"], "per_device_eval_batch_size is at least 1, got -1"),
+        (["phantom", "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is at least 1, got 0"),
+        (["phantom", "--data.split", "x"], "unknown option of phantom 'split'"),
+        (["phantom", "--data.data_dir", "x"], "unknown option of phantom 'data_dir'"),
+        (["phantom", "--text.n_embd", "1.5"], "a gpt2 cannot have these settings"),
+        (["phantom", "--tokenizer.vocab_size", "many"], "vocab_size is 'many', but must be int"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message, tmp_path, command):
     output = command("train", *arguments, "--output_dir", tmp_path / "run", code=2)
     errors = [line for line in output.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1 and message in errors[0]
+
+
+@pytest.mark.parametrize("settings", [["--report_to", "wandb"], ["--deepspeed", "zero.json"]])
+def test_what_is_not_installed_is_told_at_once(settings, tmp_path, command):
+    if find_spec(settings[1] if settings[0] == "--report_to" else "deepspeed"):
+        pytest.skip("it is installed")
+    (error,) = command("train", "phantom", *settings, "--output_dir", tmp_path / "run", code=2).splitlines()
+    assert error.startswith("error: ") and "not installed" in error
 
 
 def test_a_part_that_is_not_there_is_one_sentence(tmp_path, command):
