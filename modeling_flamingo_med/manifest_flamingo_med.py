@@ -81,7 +81,7 @@ def check_folder(
 ) -> dict | None:
     """Refuse a folder one of whose files is not what its manifest says; gives back the manifest.
 
-    Sizes and the headers of safetensors files are always checked, and these headers in a folder without a manifest too.
+    Sizes and the headers of safetensors files are always checked, these headers in a folder without a manifest too.
 
     Args:
         folder: the folder.
@@ -170,7 +170,7 @@ def _sync(path: Path) -> None:
 
 
 def _header_fault(path: Path) -> str | None:
-    """What a safetensors file's own header shows: 8 bytes of its length, names and places in JSON, then the weights."""
+    """What a safetensors file's header shows: 8 bytes of its length, names and places in JSON, then the weights."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")

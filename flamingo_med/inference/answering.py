@@ -1,11 +1,13 @@
 """Questions to answers with a confidence, for evaluation, training and the command line alike."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -14,6 +16,7 @@ import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
 from flamingo_med.common.hub import reason
 from flamingo_med.inference.backends import Answer, make_backend
 from flamingo_med.inference.features import ImageFeatures
+from modeling_flamingo_med.manifest_flamingo_med import check_folder
 from processing.errors import InputError
 
 LARGEST_BATCH = 128
@@ -27,13 +30,18 @@ def load_model(name: str, revision: str | None = None) -> tuple[PreTrainedModel,
     commit, its main branch by default.
 
     Raises:
-        InputError: neither a folder with a model nor a model on the Hub.
+        InputError: neither a folder with a model nor a model on the Hub; or its files are not what its manifest says.
     """
+    try:
+        if Path(name).is_dir():  # before its configuration decides which kind of model it is
+            check_folder(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
         model = AutoModelForImageTextToText.from_pretrained(name, revision=revision).to(device)
         return model, AutoProcessor.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
 
 
