@@ -29,6 +29,7 @@ COMMANDS = {
     "overlap": "tell what two splits share: images, questions, patients",
     "shards": "write a split as Parquet shards, to be streamed",
     "tokenizer": "train a tokenizer on a data set, or extend one",
+    "verify": "check a folder's files against its manifest",
     "recipes": "list the packaged recipes",
 }
 

@@ -1,11 +1,13 @@
 """Questions to answers with a confidence, for evaluation, training and the command line alike."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
@@ -14,6 +16,7 @@ from flamingo_med.common.hub import reason
 from flamingo_med.inference.backends import Answer, make_backend
 from flamingo_med.inference.features import ImageFeatures
 from modeling_flamingo_med import FlamingoMedConfig  # which registers the Auto classes too
+from modeling_flamingo_med.manifest_flamingo_med import check_folder
 from processing.errors import InputError, check_path
 
 LARGEST_BATCH = 128
@@ -31,9 +34,15 @@ def load_model(
         trust_remote_code: run the code that another model brings; that of ours is never run, as this package is it.
 
     Raises:
-        InputError: neither a folder with a model nor a model on the Hub; one that needs code which is not trusted.
+        InputError: neither a folder with a model nor a model on the Hub; one that needs code which is not trusted; or
+            files that are not what their manifest says.
     """
     check_path("model", name)
+    try:
+        if Path(name).is_dir():  # before its configuration decides which kind of model it is
+            check_folder(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
         settings, _ = FlamingoMedConfig.get_config_dict(name, revision=revision)
@@ -41,7 +50,7 @@ def load_model(
         how = {"revision": revision, "trust_remote_code": trust_remote_code and not is_ours}
         model = AutoModelForImageTextToText.from_pretrained(name, **how).to(device)
         return model, AutoProcessor.from_pretrained(name, **how)
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
 
 
