@@ -72,6 +72,11 @@ def _flat(hint: Any) -> list[type]:
     return [kind for part in get_args(hint) for kind in _flat(part)]
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def reason(error: BaseException) -> str:
     """Why something of the Hub was not to be had, and the way out; of another error, its first line.
 
