@@ -106,6 +106,11 @@ def check_path(setting: str, place: object, way_out: str = "") -> None:
     raise InputError(f"{message}; {way_out}" if way_out else message)
 
 
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def reason(error: BaseException) -> str:
     """Why something of the Hub was not to be had, and the way out; of another error, its first line.
 

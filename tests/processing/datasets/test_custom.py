@@ -232,9 +232,7 @@ def test_images_stay_below_the_folder(folder, tmp_path_factory):
     with pytest.raises(InputError, match="3 of 6 rows are bad") as error:
         load_split("custom", "train", path)
     for number in (4, 5, 6):
-        error.match(
-            f"row {number} of .*all.csv: the image file .* is outside of {folder}; .*allow_outside true"
-        )
+        error.match(f"row {number} of .*all.csv: the image file .* is outside of {folder}; .*allow_outside true")
     options = {"test_fraction": 0.0, "validation_fraction": 0.0}
     assert len(load_split("custom", "train", path, **options, allow_outside=True)) == 6
     assert len(load_split("custom", "train", path, **options, on_bad_rows="skip")) == 3
