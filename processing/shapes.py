@@ -1,4 +1,4 @@
-"""Whether what a JSON file holds has the shape that our code reads, told by the name of the first part that has not."""
+"""Whether what a JSON file holds has the shape that our code reads, told by the name of the first wrong part."""
 
 import json
 import math
@@ -28,8 +28,8 @@ def check_shape(value: Any, hint: Any, name: str) -> None:
 
     Args:
         value: of JSON.
-        hint: a `TypedDict` (other keys may be there too), list[…], dict[str, …], str, int, float (a finite number, whole
-            ones too), bool, one of these or None, or Any.
+        hint: a `TypedDict` (other keys may be there too), list[…], dict[str, …], str, int, float (a finite number,
+            whole ones too), bool, one of these or None, or Any.
         name: of the value, in the message.
 
     Raises:

@@ -15,7 +15,7 @@ from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation.map_comparison import compare, draw, page, says
 from flamingo_med.explanation.measurement import choose
 from flamingo_med.explanation.methods import METHODS, load_method
-from flamingo_med.inference.arguments import TRUST_HELP
+from flamingo_med.inference.split_arguments import TRUST_HELP
 from flamingo_med.reporting.figures import to_png
 from processing.datasets.arguments import DataArguments
 from processing.errors import InputError, check_keys, check_path

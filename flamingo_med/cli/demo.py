@@ -13,7 +13,7 @@ from flamingo_med.cli.parser import CommandParser
 from flamingo_med.demo.guard import check_address, private_folder
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.inference.answering import load_model
-from flamingo_med.inference.arguments import TRUST_HELP
+from flamingo_med.inference.split_arguments import TRUST_HELP
 from processing.errors import InputError, check_path
 from processing.processing_flamingo_med import FlamingoMedProcessor
 

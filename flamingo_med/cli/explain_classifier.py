@@ -26,7 +26,7 @@ from flamingo_med.explanation.classifier_page import classifier_page
 from flamingo_med.explanation.methods import load_method
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from flamingo_med.inference.answering import load_model
-from flamingo_med.inference.arguments import TRUST_HELP
+from flamingo_med.inference.split_arguments import TRUST_HELP
 from processing.errors import check_keys, check_path
 from processing.files import write_json, write_whole
 from processing.images import read_image

@@ -214,7 +214,7 @@ def test_bad_rows_of_jsonl(folder):
 
 
 def test_images_stay_below_the_folder(folder, tmp_path_factory):
-    """Absolute paths and links are fine as long as they begin in the folder; what leads out of it has to be allowed."""
+    """Absolute paths and links are fine if they begin in the folder; what leads out of it has to be allowed."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     Image.new("L", (8, 8)).save(elsewhere / "secret.png")
     (folder / "linked").symlink_to(elsewhere)
