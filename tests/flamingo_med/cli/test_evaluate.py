@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests import ROOT
-from tests.commands import python
+from tests.commands import FEW, python
 
 
 def read_evaluation(folder) -> tuple[dict, list[dict]]:
@@ -85,13 +85,24 @@ def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, command):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate(run_folder, evaluation, tmp_path):
-    """Each answers its share, and the numbers are those of one."""
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "eval.py"]
-    output = python(*launch, "--model", run_folder, "--split", "test", "--output_dir", tmp_path)
+def test_two_processes_train_on_a_stream_and_evaluate_as_one_does(tmp_path, command):
+    """Shards are written, then trained on by two processes, with augmented images; each then answers its share of the
+    test split, and the numbers are those of one."""
+    for split in ("train", "validation", "test"):
+        arguments = ["--recipe", "phantom", "--data_dir", tmp_path / "data", *FEW, "--split", split]
+        arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
+        command("shards", *arguments)
+    training = ["train", "phantom", "--use_cpu", "--dataset", "parquet_shards", "--data_dir", tmp_path / "shards"]
+    training += ["--streaming", "--max_steps", "4", "--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
+    for name in ("eval", "save"):
+        training += [f"--{name}_strategy", "steps", f"--{name}_steps", "4"]
+    evaluation = ["evaluate", "--model", tmp_path / "run", "--output_dir"]
+    commands = [training, [*evaluation, tmp_path / "two"]]
+    output = python("-m", "tests.flamingo_med.cli.two_processes", json.dumps(commands, default=str))
+    assert "shards of training" in output and "2 process(es) of " in output
     assert "2 processes" in output and output.count("written: ") == 1
-    assert_same(tmp_path, evaluation[0])
+    assert "all (n=" in command(*evaluation, tmp_path / "one")
+    assert_same(tmp_path / "two", tmp_path / "one")
 
 
 def test_a_blind_split_gets_predictions(run_folder, tmp_path, command):

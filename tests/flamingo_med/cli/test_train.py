@@ -193,17 +193,3 @@ def test_trackers_get_what_is_logged(tmp_path, monkeypatch):
     with sqlite3.connect(database) as connection:
         logged = [json.loads(row) for (row,) in connection.execute("select metrics from metrics order by step")]
     assert len([entry for entry in logged if "train/loss" in entry]) == 4
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_stream(tmp_path, command):
-    """Shards are written, then trained on by two processes, with augmented images, and the run is scored."""
-    for split in ("train", "validation", "test"):
-        arguments = ["--recipe", "phantom", "--data_dir", tmp_path / "data", *FEW, "--split", split]
-        arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
-        command("shards", *arguments)
-    arguments = ["--dataset", "parquet_shards", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
-    arguments += ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
-    arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
-    assert "shards of training" in python(*TWO_PROCESSES, *arguments)
-    assert "all (n=" in command("evaluate", "--model", tmp_path / "run")
