@@ -1,11 +1,18 @@
-"""Whether what a JSON file holds has the shape that our code reads, told by the name of the first part that has not."""
+"""Whether what a JSON file holds has the shape that our code reads; the first part that has not is named."""
 
 import json
 import math
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
-NAMES = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping", list: "a list"}
+NAMES = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a mapping",
+    list: "a list",
+}
 
 
 def parse_json(text: str) -> Any:
@@ -21,8 +28,8 @@ def check_shape(value: Any, hint: Any, name: str) -> None:
 
     Args:
         value: of JSON.
-        hint: a `TypedDict` (other keys may be there too), list[…], dict[str, …], str, int, float (a finite number, whole
-            ones too), bool, one of these or None, or Any.
+        hint: a `TypedDict` (other keys may be there too), list[…], dict[str, …], str, int, float (a finite number,
+            whole ones too), bool, one of these or None, or Any.
         name: of the value, in the message.
 
     Raises:
