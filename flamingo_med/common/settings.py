@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from processing.errors import InputError, check_keys, check_renamed, check_types, nearest
+from processing.errors import InputError, check_keys, check_renamed, check_types, nearest, one_line
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -25,6 +25,10 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+# Of texts that are not YAML, tags whose text does not fit them (!!int x), dates that are none, and endless nesting.
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -60,8 +64,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """
     try:
         settings = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except YAML_ERRORS as error:
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings; write them as name: value, one a line")
     return settings
@@ -92,7 +96,7 @@ def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -
         try:
             plain = hints.get(name) is str or (hints.get(name) == (str | None) and text != "null")
             value = text if plain else yaml.load(text, _Loader)
-        except yaml.YAMLError:
+        except YAML_ERRORS:
             value = text
         *path, last = name[2:].split(".")
         target = settings
@@ -137,6 +141,6 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
             instances.append(kind(**own))
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
-            raise InputError(f"these settings do not go together: {error}") from None
+        except Exception as error:  # of whatever kind: nothing but these settings has led to it
+            raise InputError(f"these settings do not go together: {one_line(error)}") from None
     return instances

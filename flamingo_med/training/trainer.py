@@ -16,6 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers.integrations import get_reporting_integration_callbacks
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from flamingo_med.common.settings import build_arguments
@@ -103,6 +104,8 @@ class FlamingoMedTrainingArguments(TrainingArguments):
             raise InputError(
                 "label_smoothing_factor is for other models; a head has model.classification_label_smoothing"
             )
+        for callback in get_reporting_integration_callbacks(self.report_to):
+            callback()  # tells what is not installed
         if self.hub_token is not None:  # run.json and recipe.yaml hold all settings
             raise InputError("hub_token is a secret, not a setting; run `hf auth login`, or set HF_TOKEN")
 
