@@ -146,7 +146,12 @@ def format_options(meta: dict) -> str:
 
 
 def card_data(
-    name: str, config: FlamingoMedConfig, summary: dict, metrics: list[Evaluation], abouts: list[About], pretrained: bool
+    name: str,
+    config: FlamingoMedConfig,
+    summary: dict,
+    metrics: list[Evaluation],
+    abouts: list[About],
+    pretrained: bool,
 ) -> ModelCardData:
     """Metadata of the card.
 
