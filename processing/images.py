@@ -67,7 +67,7 @@ def read_bytes(source: str | Path | bytes | dict) -> tuple[bytes, str]:
         InputError: file missing, empty or above `MAX_BYTES`.
     """
     if isinstance(source, dict):
-        path, data = source["path"], source["bytes"]
+        path, data = source.get("path"), source.get("bytes")
         if path is None and data is None:
             raise InputError("an image of the data set has neither path nor bytes")
         source = path if data is None else data
@@ -75,6 +75,10 @@ def read_bytes(source: str | Path | bytes | dict) -> tuple[bytes, str]:
     else:
         name = "the given bytes" if isinstance(source, bytes) else str(source)
 
+    if not isinstance(source, str | Path | bytes):
+        raise InputError(
+            f"an image is a PIL image, a path or the bytes of a file, not of type {type(source).__name__}"
+        )
     data = source if isinstance(source, bytes) else _read_file(Path(source))
     if len(data) == 0:
         raise InputError(f"the image file {name} is empty")
@@ -93,6 +97,8 @@ def _read_file(path: Path) -> bytes:
         raise InputError(f"the image file {path} does not exist") from error
     except OSError as error:
         raise InputError(f"the image file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # it holds a zero byte, or half a character
+        raise InputError(f"{str(path)!r} is not the path of a file") from error
 
 
 def _open(data: bytes, name: str) -> Image.Image:

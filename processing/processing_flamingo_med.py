@@ -3,8 +3,10 @@
 This file is made to ship with checkpoints, so it imports nothing of ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -112,8 +114,11 @@ class FlamingoMedProcessor(ProcessorMixin):
             examples: questions with their answers, each about one image, that come before it (few-shot).
 
         Raises:
-            ValueError: a text holds a special token, which would be read as more than text.
+            ValueError: a text holds a special token, which would be read as more than text, or is none; no such number
+                of images.
         """
+        if not isinstance(num_images, int) or num_images < 0:
+            raise ValueError(f"num_images is a whole number from 0, got {num_images!r}")
         messages = []
         for text, answer in examples:
             messages += [self._user(text, 1), {"role": "assistant", "content": self._plain(answer, "answer")}]
@@ -141,9 +146,13 @@ class FlamingoMedProcessor(ProcessorMixin):
             and labels (b t), which cover exactly the answer and `<EOC>`, or the question too, and are -100 elsewhere.
 
         Raises:
-            ValueError: an answer holds a special token, a row is longer than the decoder's context, or the tokens
-                mark another number of images than the text.
+            ValueError: no texts, or what is none; an answer holds a special token, a row is longer than the decoder's
+                context, or the tokens mark another number of images than the text.
         """
+        prompts = _texts(prompts, "prompt")
+        answers = None if answers is None else _texts(answers, "answer")
+        if answers is not None and len(answers) != len(prompts):
+            raise ValueError(f"{len(answers)} answers, but {len(prompts)} questions; give one for each")
         rows = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
@@ -179,10 +188,15 @@ class FlamingoMedProcessor(ProcessorMixin):
 
         Returns:
             (s t) or (b s t) token ids up to `<EOC>`, -100 on padding.
+
+        Raises:
+            ValueError: no answers, or what is no text.
         """
+        if not isinstance(answers, Sequence) or not answers:
+            raise ValueError("candidate answers are a list of texts, or a list of such lists; got none")
         if isinstance(answers[0], str):
             return _pad([self._answer_ids(answer) for answer in answers], -100, right=True)
-        flat = self.tokenize_answers([answer for row in answers for answer in row])
+        flat = self.tokenize_answers([answer for row in answers for answer in _texts(row, "answer")])
         return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
 
     def __call__(
@@ -212,13 +226,18 @@ class FlamingoMedProcessor(ProcessorMixin):
             labels.
 
         Raises:
-            ValueError: no image, or another number of images than of `<image>` tokens.
+            ValueError: no image, one that cannot be read, or another number of images than of `<image>` tokens; texts
+                that are none, or hold special tokens.
         """
         if return_tensors != "pt":
             raise ValueError(f'return_tensors is "pt", got {return_tensors!r}')
         # Pipelines and chat templates also pass modalities that are not there, and padding, which is always done.
         kwargs = {name: value for name, value in kwargs.items() if value is not None and name != "padding"}
-        texts = [text] if isinstance(text, str) else list(text or [""])
+        texts = _texts([""] if text is None or text == [] else text, "question")
+        if not isinstance(examples, Sequence) or not all(
+            isinstance(example, tuple | list) and len(example) == 3 for example in examples
+        ):
+            raise ValueError("an example is an image, a question and an answer")
         shown = [image for image, _, _ in examples]
         said = [(question, answer) for _, question, answer in examples]
         if examples and any(IMAGE in text for text in texts):
@@ -231,15 +250,22 @@ class FlamingoMedProcessor(ProcessorMixin):
         for prompt, row in zip(prompts, rows, strict=True):
             if len(row) != prompt.count(IMAGE) or not row:
                 raise ValueError(f"{len(row)} images for {prompt.count(IMAGE)} {IMAGE} tokens; give one for each")
-        answers = [answers] if isinstance(answers, str) else answers
         return BatchFeature({**self.pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
 
     def pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
-        """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f)."""
+        """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f).
+
+        Raises:
+            ValueError: what is no image, or cannot be read or prepared.
+        """
         studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
         counts, frames = [len(row) for row in rows], [len(study) for study in studies]
-        flat = self.image_processor.fetch_images([image for study in studies for image in study])
-        pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
+        flat = [_image(image) for study in studies for image in study]
+        try:
+            flat = self.image_processor.fetch_images(flat)
+            pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
+        except Exception as error:  # of whatever kind: image processors check neither images nor settings
+            raise ValueError(f"the images cannot be prepared: {' '.join(str(error).split())[:300]}") from error
         pixel_values = _regroup(_regroup(pixels, frames), counts)
         if max(frames) == 1:
             return {"pixel_values": pixel_values.squeeze(2)}
@@ -258,6 +284,7 @@ class FlamingoMedProcessor(ProcessorMixin):
 
     def _plain(self, text: str, what: str) -> str:
         """The text, which must not hold special tokens."""
+        (text,) = _texts([text], what)
         for token in self.tokenizer.all_special_tokens:
             if token in text:  # the text itself may be a report, which does not belong in a log
                 raise ValueError(f"the {what} holds the special token {token!r}; remove it")
@@ -270,11 +297,38 @@ def _images_of_rows(images, num_rows: int) -> list[list[OneImage]]:
         raise ValueError("a question needs an image; pass images=…")
     if not isinstance(images, list):
         images = [images]
+    if any(isinstance(row, list) for row in images) and not all(isinstance(row, list) for row in images):
+        raise ValueError("images of several questions are a list of images, or a list of lists of images, not both")
     if not any(isinstance(row, list) for row in images):
         images = [images] if num_rows == 1 else [[image] for image in images]
     if len(images) != num_rows:
         raise ValueError(f"images for {len(images)} rows, but {num_rows} questions")
     return images
+
+
+def _texts(texts: str | Iterable[str], what: str) -> list[str]:
+    """One text or several as a list of some."""
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | dict) or not (texts := list(texts)):
+        raise ValueError(f"the {what} is a text, or a list of texts with at least one")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"the {what} is a text, not of type {type(text).__name__}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"the {what} holds half a character (a lone surrogate); remove it")
+    return texts
+
+
+def _image(image: Any) -> Any:
+    """An image that has pixels: of PIL, or an array or tensor of one, or the path or address of a file."""
+    if isinstance(image, str) and image:
+        return image
+    shape = image.size if isinstance(image, Image) else getattr(image, "shape", ())
+    if not isinstance(image, Image | np.ndarray | Tensor) or len(shape) not in (2, 3):
+        raise ValueError(f"an image is of PIL, or an array of two or three dimensions, not of {type(image).__name__}")
+    if 0 in shape:
+        raise ValueError(f"an image has no pixels: {' × '.join(map(str, shape))}")
+    return image
 
 
 def _pad(rows: list[list[int]], value: int, right: bool) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from processing.errors import InputError, check_keys, check_renamed, check_types, nearest
+from processing.errors import InputError, check_keys, check_renamed, check_types, nearest, one_line
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -52,6 +52,10 @@ _Loader.add_implicit_resolver(
 )
 
 
+# Of texts that are not YAML, tags whose text does not fit them (!!int x), dates that are none, and endless nesting.
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+
 def packaged_recipes() -> dict[str, Path]:
     """Name → file of every recipe that comes with the package, sorted by name."""
     return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"))}
@@ -90,7 +94,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except RecursionError:
         raise InputError(f"{path} is nested deeper than {DEEPEST} mappings and lists") from None
     except YAML_ERRORS as error:
-        raise InputError(f"{path} is not YAML: {_one_line(error)}") from None
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings; write them as name: value, one a line")
     _check_values(settings, str(path))
@@ -187,11 +191,7 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
         except InputError:
             raise
         except ImportError as error:  # such as of deepspeed
-            raise InputError(f"a library that these settings need is not installed: {_one_line(error)}") from None
-        except (TypeError, ValueError) as error:
-            raise InputError(f"these settings do not go together: {_one_line(error)}") from None
+            raise InputError(f"a library that these settings need is not installed: {one_line(error)}") from None
+        except Exception as error:  # of whatever kind: nothing but these settings has led to it
+            raise InputError(f"these settings do not go together: {one_line(error)}") from None
     return instances
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

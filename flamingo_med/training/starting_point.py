@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig
 from flamingo_med.inference.backends import context_length
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from processing.datasets import class_names
-from processing.errors import InputError, check_keys, check_path, check_types, reason
+from processing.errors import InputError, check_keys, check_path, check_types, one_line, reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
@@ -146,9 +146,13 @@ def loading_errors() -> Iterator[None]:
     """What is said of a Hub id or folder that is not found, or of parts that do not work together, in one sentence."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         message, why = str(error).partition("\n")[0], reason(error)
         raise InputError(message if message == why else f"{message.rstrip(':')}: {why}") from None
+    except Exception as error:  # of whatever encoder and decoder, whose classes check little
+        raise InputError(f"the parts of the model cannot be made or do not go together: {one_line(error)}") from None
 
 
 def as_config(settings: dict) -> PretrainedConfig:

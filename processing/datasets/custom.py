@@ -35,6 +35,7 @@ from processing.datasets.rows import (
 from processing.datasets.source_files import read_csv, read_jsonl
 from processing.errors import InputError, check_keys, nearest
 from processing.images import read_image
+from processing.shapes import is_text
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,9 @@ def load(
     """
     columns = columns or {}
     check_keys(columns, [*REQUIRED, *OPTIONAL], "column of own")
+    for name, column in columns.items():
+        if not is_text(column):
+            raise InputError(f"columns.{name} of own is {column!r}, not the name of a column")
     if on_bad_rows not in ON_BAD_ROWS:
         raise InputError(f"unknown on_bad_rows {on_bad_rows!r} of own; {nearest(on_bad_rows, ON_BAD_ROWS)}")
     require_fraction("test_fraction", test_fraction)
@@ -141,7 +145,7 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, root: Path | None
         value = entry.get(names[name])
         if value is None or not str(value).strip():
             return f"{names[name]} is empty"
-        if isinstance(value, dict | list):
+        if isinstance(value, dict | list) or not is_text(str(value)):
             return f"{names[name]} is not a text"
     split = entry.get(names["split"])
     if split and split_name(str(split)) is None:

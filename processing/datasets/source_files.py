@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from flamingo_med.common.hub import reason
-from processing.errors import InputError, check_path, nearest
+from processing.errors import InputError, check_path, nearest, reason
+from processing.shapes import parse_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -69,8 +68,10 @@ def read_json(path: Path) -> list[dict]:
         InputError: not there, or something else.
     """
     try:
-        entries = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        entries = parse_json(read_text(path))
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path} cannot be read as JSON: {_reason(error)}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is not a JSON list of objects")
@@ -117,8 +118,8 @@ def read_jsonl(path: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
 
 def _parse(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
+        row = parse_json(line)
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}
 
