@@ -141,7 +141,7 @@ class FlamingoMedProcessor(ProcessorMixin):
             ValueError: an answer holds a special token, a row is longer than the decoder's context, or the tokens
                 mark another number of images than the text.
         """
-        rows = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
+        rows = self.tokenizer(list(prompts))["input_ids"]
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
             answer_ids = [self._answer_ids(answer) for answer in answers]

@@ -214,7 +214,7 @@ def test_bad_rows_of_jsonl(folder):
 
 
 def test_images_stay_below_the_folder(folder, tmp_path_factory):
-    """Absolute paths and links are fine as long as they begin in the folder; what leads out of it has to be allowed."""
+    """Absolute paths and links are fine where they begin in the folder; what leads out of it has to be allowed."""
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     Image.new("L", (8, 8)).save(elsewhere / "secret.png")
     (folder / "linked").symlink_to(elsewhere)
@@ -232,9 +232,7 @@ def test_images_stay_below_the_folder(folder, tmp_path_factory):
     with pytest.raises(InputError, match="3 of 6 rows are bad") as error:
         load_split("custom", "train", path)
     for number in (4, 5, 6):
-        error.match(
-            f"row {number} of .*all.csv: the image file .* is outside of {folder}; .*allow_outside true"
-        )
+        error.match(f"row {number} of .*all.csv: the image file .* is outside of {folder}; .*allow_outside true")
     options = {"test_fraction": 0.0, "validation_fraction": 0.0}
     assert len(load_split("custom", "train", path, **options, allow_outside=True)) == 6
     assert len(load_split("custom", "train", path, **options, on_bad_rows="skip")) == 3
