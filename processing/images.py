@@ -1,8 +1,10 @@
 """Any source of one image → an RGB PIL image: file, bytes or `datasets` entry, with size limits and clear errors."""
 
 import io
+import os
 import struct
 import zlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,30 @@ def read_image(source: Image.Image | str | Path | bytes | dict) -> Image.Image:
     if is_dicom(data):
         return _read_dicom(data, name)
     return _decode(_open(data, name), name)
+
+
+def damage(image: dict) -> str | None:
+    """Why the entry of a column of images, {"path", "bytes"}, cannot be read; None if it can.
+
+    A file that has not changed is decoded once in a process.
+    """
+    path = image["path"]
+    if image["bytes"] is not None or path is None or not os.path.isfile(path):
+        return _damage(image)
+    return _damage_of_file(str(path), os.stat(path).st_mtime_ns)
+
+
+@cache  # the splits of one data set are loaded one after the other, and each checks all rows
+def _damage_of_file(path: str, mtime_ns: int) -> str | None:
+    return _damage(path)
+
+
+def _damage(source: str | dict) -> str | None:
+    try:
+        read_image(source)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def is_dicom(data: bytes) -> bool:

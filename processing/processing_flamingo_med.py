@@ -153,7 +153,7 @@ class FlamingoMedProcessor(ProcessorMixin):
         answers = None if answers is None else _texts(answers, "answer")
         if answers is not None and len(answers) != len(prompts):
             raise ValueError(f"{len(answers)} answers, but {len(prompts)} questions; give one for each")
-        rows = [self.tokenizer(prompt)["input_ids"] for prompt in prompts]
+        rows = self.tokenizer(prompts)["input_ids"]
         answer_ids: list[list[int]] = [[] for _ in rows]
         if answers is not None:
             answer_ids = [self._answer_ids(answer) for answer in answers]

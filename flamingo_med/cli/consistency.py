@@ -23,6 +23,8 @@ from flamingo_med.evaluation.consistency import (
 from flamingo_med.evaluation.counterfactuals import counterfactuals
 from flamingo_med.evaluation.predictions import read_predictions
 from flamingo_med.inference.answering import answer_questions, load_model
+from flamingo_med.inference.backends import longest_answer
+from flamingo_med.inference.readable_rows import check_texts
 from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> None:
     model, processor = load_model(args.model, args.revision, args.trust_remote_code)
     lock = lock_folder(output_dir)
     asked = distinct_rows(pairs)
+    check_texts(model, processor, asked, f"{data_args.dataset} {args.split}", new_tokens=longest_answer(model))
     features = features_of(model, processor, rows)
     answers = answer_questions(
         model, processor, asked, features=features, description="original and changed questions"

@@ -13,11 +13,13 @@ from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import merge
 from flamingo_med.evaluation.baselines import image_lookup_answers, majority_answers, question_only_answers
 from flamingo_med.evaluation.calibration import load_calibration
-from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores, sentence_scores
+from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores, has_features, sentence_scores
 from flamingo_med.evaluation.imageclef_submission import write_submission
 from flamingo_med.evaluation.scores import difference, score_classes, score_confidence, score_rows
 from flamingo_med.evaluation.tables import write_predictions
 from flamingo_med.inference.answering import load_model
+from flamingo_med.inference.backends import longest_answer
+from flamingo_med.inference.readable_rows import all_bad_images, check_images, check_texts
 from flamingo_med.inference.split_arguments import SplitArguments, build_with_data, results_folder
 from flamingo_med.reporting.evaluation_page import write_page
 from flamingo_med.reporting.model_card import refresh_card
@@ -102,14 +104,19 @@ def evaluate_split(args: EvaluationArguments, data_args: DataArguments) -> Evalu
     state = PartialState()
     output_dir = results_folder(args, "eval", data_args)
     lock = lock_folder(output_dir, first_process=state.is_main_process)
+    what = f"{data_args.dataset} {args.split}"
+    check_texts(model, processor, rows, what, new_tokens=longest_answer(model))
+    if not has_features(model):
+        check_images(rows, what)
     scored, images = sum(map(bool, rows["answers"])), len(set(rows["image_id"]))
     conditions = ["model"] if scored == 0 else ["model", "blank_image", "shuffled_image"][: 3 if images > 1 else 2]
     if state.num_processes > 1 and state.is_main_process:
         logger.info(f"{state.num_processes} processes share {len(rows)} questions")
     partial = output_dir / "partial"
-    answers, of_model = answer_conditions(
-        model, processor, rows, train_rows, conditions, partial, batch_size=args.batch_size
-    )
+    with all_bad_images({what: rows}):
+        answers, of_model = answer_conditions(
+            model, processor, rows, train_rows, conditions, partial, batch_size=args.batch_size
+        )
     predictions = {condition: [answer.text for answer in some] for condition, some in answers.items()}
     try:
         embedded, not_embedded = embedding_scores(model, processor, rows, train_rows, predictions), None

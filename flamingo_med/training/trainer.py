@@ -23,6 +23,7 @@ from flamingo_med.common.settings import build_arguments
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.inference.answering import Answer, answer_questions
 from flamingo_med.inference.features import store_features
+from flamingo_med.inference.readable_rows import all_bad_images, check_images, check_texts
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.model_card import refresh_card
 from flamingo_med.training.checkpoints import disk_errors
@@ -215,13 +216,22 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         if args.metric_for_best_model is not None and args.eval_strategy != "no" and eval_dataset is not None:
             check_keys([args.best_metric], self.metrics_of(eval_dataset), "metric_for_best_model of these rows")
         self.features = None
-        data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
-        for rows in data_sets:
+        given = {"the train split": train_dataset, "the validation split": eval_dataset}
+        data_sets = {name: rows for name, rows in given.items() if isinstance(rows, Dataset) and len(rows)}
+        for name, rows in data_sets.items():
+            answered = args.max_new_tokens if rows is eval_dataset else 0
+            check_texts(model, processing_class, rows, name, answers=True, new_tokens=answered)
             self.check_images(rows)
         trains = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (trains or streams) and augmentation == Augmentation():
-            self.features = store_features(model, processing_class, data_sets, progress=self.shows_progress)
+            with all_bad_images(data_sets):
+                self.features = store_features(
+                    model, processing_class, data_sets.values(), progress=self.shows_progress
+                )
             self.data_collator.features = self.training_collator.features = self.features
+        else:
+            for name, rows in data_sets.items():
+                check_images(rows, name)
 
     @torch.no_grad()
     def check_images(self, rows: Dataset) -> None:

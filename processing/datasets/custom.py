@@ -16,7 +16,6 @@ there is one, is split off train by image. Optional columns: `group` (patient, c
 import logging
 import os
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from processing.datasets.rows import (
 )
 from processing.datasets.source_files import read_csv, read_jsonl
 from processing.errors import InputError, check_keys, nearest
-from processing.images import read_image
+from processing.images import damage
 from processing.shapes import is_text
 
 logger = logging.getLogger(__name__)
@@ -155,23 +154,13 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, root: Path | None
         return f"the image file {path} does not exist"
     if root is not None and _leads_out(path, root):
         return f"the image file {path} is outside of {root}; if that is right, pass --data.allow_outside true"
-    return _damage(path, path.stat().st_mtime_ns) if check_images else None
+    return damage({"path": str(path), "bytes": None}) if check_images else None
 
 
 def _leads_out(path: Path, root: Path) -> bool:
     """Whether a path leaves a folder; links within the folder may lead anywhere, as whoever made it has made them."""
     by_name = ".." not in path.parts and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
     return not by_name and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
-
-
-@cache  # the splits of one data set are loaded one after the other, and each checks all rows
-def _damage(path: Path, mtime_ns: int) -> str | None:
-    """Why the image cannot be read; None if it can."""
-    try:
-        read_image(path)
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:

@@ -125,6 +125,20 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, command):
     assert (tmp_path / "eval" / "submission.txt").read_text() == f"synpic2|{line['prediction']}\n"
 
 
+def test_rows_that_cannot_be_asked_are_told_at_once(run_folder, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("flamingo_med.inference.backends.generate", lambda *_: pytest.fail("a question was asked"))
+    shutil.copy(ROOT / "docs/phantom.png", tmp_path)
+    questions = ["Is there a nodule?"] * 300 + ["why " * 400]
+    for split, texts in (("train", questions[:2]), ("test", questions)):
+        lines = [json.dumps({"image": "phantom.png", "question": text, "answer": "no"}) for text in texts]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    arguments = ["--model", run_folder, "--dataset", "custom", "--data", "{}", "--data_dir", tmp_path]
+    for _ in range(2):
+        output = command("evaluate", *arguments, "--output_dir", tmp_path / "eval", code=2)
+        assert "error: 1 of 301 rows of custom test cannot be read by the model" in output
+        assert "  row test-301: a text of" in output
+
+
 def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, command):
     with FileLock(tmp_path / ".lock"):
         message = command("evaluate", "--model", run_folder, "--output_dir", tmp_path, code=2)
