@@ -10,7 +10,7 @@ environment variable. Needs the extra [demo]. Research software. Not for clinica
 from dataclasses import dataclass, field
 
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.demo.guard import check_address, private_folder
+from flamingo_med.demo.guard import check_address, private_folder, served_names
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.inference.answering import load_model
 from processing.errors import InputError
@@ -28,6 +28,10 @@ class DemoArguments:
     max_upload_mb: int = field(default=64, metadata={"help": "larger files are refused"})
     memory_mb: int = field(default=1024, metadata={"help": "memory for the images of all users, oldest dropped first"})
     queue_size: int = field(default=64, metadata={"help": "questions that may wait; those beyond are refused"})
+    host_names: list[str] = field(
+        default_factory=list,
+        metadata={"help": "further names of the page, behind a reverse proxy: '[vqa.example.org]'"},
+    )
 
     def __post_init__(self):
         for name in ("max_upload_mb", "queue_size"):
@@ -42,9 +46,10 @@ class DemoArguments:
 
 def main(arguments: list[str]) -> None:
     """Check, load, build, serve."""
-    often = ("model", "host", "port", "user", "max_upload_mb", "memory_mb", "queue_size")
+    often = ("model", "host", "port", "user", "host_names", "max_upload_mb", "memory_mb", "queue_size")
     (args,) = CommandParser("flamingo-med demo", __doc__, DemoArguments, often=often).build(arguments)
     check_address(args.host, args.port, args.user)
+    served_names(args.host, args.host_names)
     with private_folder():
         try:
             from flamingo_med.demo.demo_page import build_page
@@ -65,4 +70,5 @@ def main(arguments: list[str]) -> None:
             user=args.user,
             max_upload_mb=args.max_upload_mb,
             queue_size=args.queue_size,
+            host_names=args.host_names,
         )

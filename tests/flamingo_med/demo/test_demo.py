@@ -1,5 +1,6 @@
 """The demo page without a browser: uploads, questions, records, HTML, and what the command refuses."""
 
+import asyncio
 import copy
 import json
 import socket
@@ -13,8 +14,11 @@ from PIL import Image
 
 pytest.importorskip("gradio")
 
-from flamingo_med.demo import fragments
+from fastapi import HTTPException
+
+from flamingo_med.demo import fragments, login
 from flamingo_med.demo.asking import ask, look
+from flamingo_med.demo.guard import served_names
 from flamingo_med.demo.heat import to_heat
 from flamingo_med.demo.record import audit_record, describe_model
 from flamingo_med.demo.session import MAX_EXAMPLES, Assistant, Memory, Session
@@ -191,6 +195,8 @@ def test_a_model_is_named_by_its_weights(model, tmp_path):
     model.save_pretrained(tmp_path)
     first = describe_model(model, str(tmp_path))
     assert first == describe_model(model, str(tmp_path)) and first["revision"].startswith("sha256:")
+    assert first["name"] == tmp_path.name  # and nothing of where that is
+    assert describe_model(model, str(tmp_path / "run" / "checkpoint-20"))["name"] == "run/checkpoint-20"
     with torch.no_grad():
         model.lm_head.weight.add_(1) if hasattr(model, "lm_head") else next(model.parameters()).add_(1)
     model.save_pretrained(tmp_path)
@@ -335,6 +341,79 @@ def test_few_shot_examples_of_a_session(assistant, upload):
         session.add_example(QUESTIONS[0], "yes")
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only while somebody waits."""
+    now = [1000.0]
+
+    async def sleep(seconds):
+        now[0] += seconds
+
+    monkeypatch.setattr(login.asyncio, "sleep", sleep)
+    monkeypatch.setattr(login.time, "monotonic", lambda: now[0])
+    return now
+
+
+def attempt(door: login.Login, password: str, address: str) -> bool:
+    login._client.set(address)
+    return asyncio.run(door.check("reader", password))
+
+
+def test_wrong_passwords_wait_longer_and_longer_and_others_do_not(clock):
+    door, start = login.Login("reader", "right"), clock[0]
+    waits = []
+    for _ in range(7):
+        before = clock[0]
+        assert not attempt(door, "wrong", "10.0.0.1")
+        waits.append(clock[0] - before)
+    assert waits == [0, 0, 0, 1, 2, 4, 8]
+    with pytest.raises(HTTPException, match="try again in 16 s") as refused:
+        attempt(door, "right", "10.0.0.1")
+    assert refused.value.status_code == 429 and refused.value.headers["Retry-After"] == "16"
+    before = clock[0]
+    assert attempt(door, "right", "10.0.0.2") and clock[0] == before
+    clock[0] += 16
+    assert attempt(door, "right", "10.0.0.1") and not attempt(door, "wrong", "10.0.0.1")
+    assert clock[0] - start < 40
+
+
+def test_many_addresses_that_guess_wait_and_those_who_have_logged_in_do_not(clock):
+    door = login.Login("reader", "right")
+    assert attempt(door, "right", "10.0.0.1")
+    for number in range(100):
+        attempt(door, "wrong", f"10.1.0.{number}")
+    before = clock[0]
+    assert attempt(door, "right", "10.0.0.1") and clock[0] == before
+    assert attempt(door, "right", "10.0.0.2") and clock[0] == before + login.LONGEST_OF_ALL
+
+
+def test_attempts_at_the_same_time_wait_one_for_the_other(clock):
+    door = login.Login("reader", "right")
+
+    async def many():
+        login._client.set("10.0.0.1")
+        return await asyncio.gather(*(door.check("reader", "wrong") for _ in range(20)), return_exceptions=True)
+
+    results = asyncio.run(many())
+    assert sum(result is False for result in results) <= 7
+    assert sum(isinstance(result, HTTPException) for result in results) >= 13
+
+
+def test_an_address_of_a_client():
+    assert login.network_of("10.0.0.7") == login.network_of("::ffff:10.0.0.7") == "10.0.0.7"
+    assert login.network_of("2001:db8::1") == login.network_of("2001:db8::2") != login.network_of("2001:db8:1::1")
+    assert login.network_of("testclient") == "testclient"
+
+
+def test_names_of_the_page():
+    assert served_names("127.0.0.1") == ["127.0.0.1", "[::1]", "localhost"]
+    assert {"10.1.2.3", "vqa.example.org"} < set(served_names("10.1.2.3", ["vqa.example.org"]))
+    assert socket.gethostname() in served_names("0.0.0.0") and "[fe80::1]" in served_names("fe80::1%eth0")
+    for wrong in ("*", "https://vqa.example.org", "a b"):
+        with pytest.raises(InputError, match="is none"):
+            served_names("127.0.0.1", [wrong])
+
+
 def test_mistakes_at_the_start(command, monkeypatch):
     monkeypatch.delenv("FLAMINGO_MED_PASSWORD", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -350,6 +429,7 @@ def test_mistakes_at_the_start(command, monkeypatch):
     assert "port is from 1 to 65535" in command("demo", "--model", "nowhere", "--port", "0", code=2)
     assert "queue_size is at least 1" in command("demo", *free, "--queue_size", "0", code=2)
     assert "memory_mb is at least 96" in command("demo", *free, "--memory_mb", "95", code=2)
+    assert "names of hosts" in command("demo", *free, "--host_names", "[https://a]", code=2)
     assert "--max_upload_mb" in command("demo", "--help")
 
 

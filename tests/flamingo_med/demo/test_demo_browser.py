@@ -26,6 +26,7 @@ pytest.importorskip("gradio")
 
 from flamingo_med.demo.demo_page import build_page  # noqa: E402
 from flamingo_med.demo.guard import private_folder  # noqa: E402
+from flamingo_med.demo.login import Login  # noqa: E402
 from flamingo_med.demo.session import Assistant, Memory, Session  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -174,6 +175,7 @@ def test_upload_ask_answer_map_and_bars(open_page, server, picture):
     written = record(page)
     assert written["question"] == QUESTIONS[0] and 0 <= written["confidence"] <= 1
     assert written["model"]["revision"].startswith("sha256:")
+    assert written["model"]["name"] == "model"  # the folder's, and nothing of where that is
     left = [path for path in (server[1] / "temporary").glob("*/*") if any(path.rglob("*"))]
     assert not left, "an upload, or an empty file beside it, is still there"
 
@@ -352,7 +354,7 @@ def test_an_image_is_forgotten_when_the_page_is_closed(browser, model, processor
 def test_a_password(password, browser, model, processor):
     page, _ = build_page(Assistant(model, processor, "tiny"), Memory(2**30))
     with private_folder():
-        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, auth=("reader", "right"))
+        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, auth=Login("reader", "right").check)
         try:
             tab = browser.new_page()
             tab.goto(page.local_url)
