@@ -16,7 +16,8 @@ MANIFEST = "manifest.json"
 VERSION = 1
 HASHED_BELOW = 2**30  # bytes of all files of a model together, up to which they are hashed whenever they are loaded
 OF_THE_MODEL = ("config.json", "generation_config.json", "model*.safetensors*", "*_flamingo_med.py")
-OF_THE_PROCESSOR = "processing_flamingo_med.py"
+OF_THE_TOKENIZER = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+OF_THE_PROCESSOR = ("processor_config.json", "preprocessor_config.json", "*.jinja", "processing_flamingo_med.py")
 
 
 def write_manifest(
@@ -48,10 +49,19 @@ def write_manifest(
     _sync(folder)
 
 
-def model_files(folder: str | os.PathLike) -> list[str]:
+def files_like(folder: str | os.PathLike, patterns: Iterable[str]) -> set[str]:
+    """Names of the files in a folder that match any of the patterns."""
+    return {path.name for pattern in patterns for path in Path(folder).glob(pattern) if path.is_file()}
+
+
+def model_files(folder: str | os.PathLike) -> set[str]:
     """Names of the files in a folder that `save_pretrained` of a model writes."""
-    found = {path.name for pattern in OF_THE_MODEL for path in Path(folder).glob(pattern)}
-    return sorted(found - {OF_THE_PROCESSOR})
+    return files_like(folder, OF_THE_MODEL) - files_like(folder, OF_THE_PROCESSOR)
+
+
+def processor_files(folder: str | os.PathLike) -> set[str]:
+    """Names of the files in a folder that `save_pretrained` of a processor writes."""
+    return files_like(folder, (*OF_THE_TOKENIZER, *OF_THE_PROCESSOR))
 
 
 def read_manifest(folder: str | os.PathLike) -> dict | None:

@@ -16,6 +16,7 @@ from flamingo_med.conversion.convert import convert
 from flamingo_med.conversion.prompts import PROMPTS
 from flamingo_med.conversion.source import read_source
 from modeling_flamingo_med import FlamingoMedConfig
+from modeling_flamingo_med.manifest_flamingo_med import model_files, processor_files, write_manifest
 from processing.errors import InputError, check_keys, check_path, check_types
 
 WORDS = {"source": "checkpoint of another Flamingo", "target": "folder that does not exist or is empty"}
@@ -61,4 +62,5 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
     converted.model.save_pretrained(target)
     converted.processor.save_pretrained(target)
+    write_manifest(target, model_files(target) | processor_files(target))
     print(f"{converted.table}\nwritten: {target}")

@@ -17,7 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from flamingo_med.evaluation.tables import COLUMNS, format_score, named, overall
 from flamingo_med.reporting.evaluation_page import CONDITIONS, MAIN
 from flamingo_med.reporting.run_files import OF_THE_RUN, Evaluation, read_evaluations, read_run
-from flamingo_med.reporting.run_report import format_facts
+from flamingo_med.reporting.run_report import format_facts, seconds_of
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.datasets import DEFAULT_DATASET
@@ -277,15 +277,17 @@ def parameters(config: FlamingoMedConfig, path: Path) -> str:
 
 
 def estimate_cost(summary: dict) -> dict[str, Any] | None:
-    """hours, watts, kwh, grams and hardware of the training; None where the time was not measured."""
-    if summary["seconds"] is None:
+    """hours, watts, kwh, grams and hardware of the training and of encoding its images; None where the time was not
+    measured."""
+    seconds = seconds_of(summary)
+    if seconds is None:
         return None
     hardware = summary["hardware"]
     if hardware["cores"]:
         count, unit, watts = hardware["processes"] * hardware["cores"], "CPU core(s)", WATTS_PER_CORE
     else:
         count, unit, watts = hardware["processes"], f"GPU(s), {hardware['device']}", WATTS_PER_GPU
-    hours = summary["seconds"] / 3600
+    hours = seconds / 3600
     kwh = hours * count * watts / 1000
     return {
         "hours": hours,

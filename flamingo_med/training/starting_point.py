@@ -124,6 +124,13 @@ def continue_from(
         return model, FlamingoMedProcessor.from_pretrained(args.init_from)
 
 
+def go_on(checkpoint: str) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
+    """Model and processor of a checkpoint, whatever the data are by now: its embeddings belong to its tokens."""
+    with loading_errors():
+        model = FlamingoMedForConditionalGeneration.from_pretrained(checkpoint)
+        return model, FlamingoMedProcessor.from_pretrained(checkpoint)
+
+
 def with_classes(config: dict, train_rows: Dataset | IterableDataset) -> dict:
     """Settings of the model, with the train split's classes where there is to be a head (problem_type)."""
     if config.get("problem_type") is None:

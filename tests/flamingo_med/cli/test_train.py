@@ -25,7 +25,8 @@ def test_a_finished_run_is_not_overwritten(run_folder, command):
 def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path, command):
     arguments = ["train", "phantom", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW]
     command(*arguments, "--num_train_epochs", "2")
-    (tmp_path / "run" / "recipe.yaml").unlink()  # as a run that was killed in its last save
+    for name in ("recipe.yaml", "manifest.json"):  # as a run that was killed in its last save
+        (tmp_path / "run" / name).unlink()
     newest = max((tmp_path / "run").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-99"))
     (newest.with_name("checkpoint-99") / "trainer_state.json").write_text("{")

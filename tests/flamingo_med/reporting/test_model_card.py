@@ -12,7 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from flamingo_med.reporting import model_card
 from flamingo_med.reporting.model_card import refresh_card, render_card, without_places, write_card
-from flamingo_med.training.checkpoints import stages_before
+from flamingo_med.training.identity import stages_before
 from processing.datasets import REGISTRY
 from processing.datasets.about import ABOUT
 from processing.files import write_json
