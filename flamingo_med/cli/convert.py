@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import disk_errors
 from flamingo_med.conversion.convert import convert
 from flamingo_med.conversion.prompts import PROMPTS
 from flamingo_med.conversion.source import read_source
@@ -59,6 +60,7 @@ def main(arguments: list[str]) -> None:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
-    converted.model.save_pretrained(target)
-    converted.processor.save_pretrained(target)
+    with disk_errors(target):
+        converted.model.save_pretrained(target)
+        converted.processor.save_pretrained(target)
     print(f"{converted.table}\nwritten: {target}")

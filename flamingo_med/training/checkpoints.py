@@ -1,11 +1,8 @@
-"""The folder of a run: which checkpoint it resumes from, what its settings were, and a full disk as one sentence."""
+"""The folder of a run: which checkpoint it resumes from, and what its settings were."""
 
-import errno
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -15,6 +12,9 @@ from processing.datasets import DEFAULT_DATASET
 from processing.errors import InputError, check_renamed
 
 logger = logging.getLogger(__name__)
+
+# What to do where the folder of a run could not be written.
+MAKE_ROOM = "make room, and resume from the last checkpoint with --resume_from_checkpoint true"
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
@@ -105,23 +105,3 @@ def log_changes(folder: str, settings: dict) -> None:
     for name in sorted({*before, *now} - {"resume_from_checkpoint"}):
         if before.get(name) != now.get(name):
             logger.info(f"{name} was {before.get(name, 'not set')} and is now {now.get(name, 'not set')}")
-
-
-@contextmanager
-def disk_errors(folder: str | Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full where `folder` was to be written.
-
-    Raises:
-        InputError: the disk is full.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and torch's writer of zip files (inline_container) have errors of their own.
-        if not (full or "os error 28" in str(error) or "inline_container" in str(error)):
-            raise
-        raise InputError(
-            f"the disk is full: {folder} could not be written; make room, and resume from the last checkpoint with "
-            "--resume_from_checkpoint true"
-        ) from None

@@ -9,10 +9,10 @@ from typing import Any
 import yaml
 from transformers import set_seed
 
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import build_arguments, merge, read_recipe
-from flamingo_med.training.checkpoints import disk_errors, find_checkpoint, log_changes, stages_before
+from flamingo_med.training.checkpoints import MAKE_ROOM, find_checkpoint, log_changes, stages_before
 from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor, continue_from
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import SPLITS, count_unseen, fingerprint
@@ -65,17 +65,18 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
         train_dataset=train_rows,
         eval_dataset=validation_rows,
     )
-    if trainer.is_world_process_zero():
-        describe_start(trainer, data_args)
-        if checkpoint:
-            log_changes(output_dir, settings)
-        write_start(trainer, data_args, model_args, settings)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    with disk_errors(output_dir):
+    with disk_errors(output_dir, MAKE_ROOM):
+        if trainer.is_world_process_zero():
+            describe_start(trainer, data_args)
+            if checkpoint:
+                log_changes(output_dir, settings)
+            write_start(trainer, data_args, model_args, settings)
+        trainer.train(resume_from_checkpoint=checkpoint)
         trainer.save_model()
+        if trainer.is_world_process_zero():
+            # Written last, and at once: a folder with it holds a finished run.
+            write_whole(output_dir / "recipe.yaml", as_yaml(settings))
     if trainer.is_world_process_zero():
-        # Written last, and at once: a folder with it holds a finished run.
-        write_whole(output_dir / "recipe.yaml", as_yaml(settings))
         trainer.create_model_card()
         lock.release()
     if training_args.push_to_hub:

@@ -19,6 +19,7 @@ from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, Train
 from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
+from flamingo_med.common.folders import disk_errors
 from flamingo_med.common.settings import build_arguments
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.inference.answering import Answer, answer_questions
@@ -26,7 +27,7 @@ from flamingo_med.inference.features import store_features
 from flamingo_med.inference.readable_rows import all_bad_images, check_images, check_texts
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.model_card import refresh_card
-from flamingo_med.training.checkpoints import disk_errors
+from flamingo_med.training.checkpoints import MAKE_ROOM
 from flamingo_med.training.hub_mixin import HubMixin
 from flamingo_med.training.matmul import choose_matmul
 from flamingo_med.training.report_callback import RunReport
@@ -322,7 +323,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         """As in `transformers`; where the disk is full, nothing of it stays."""
         folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         try:
-            with disk_errors(folder):
+            with disk_errors(folder, MAKE_ROOM):
                 super()._save_checkpoint(model, trial)
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)
