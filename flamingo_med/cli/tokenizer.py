@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from flamingo_med.cli.arguments import build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors
+from flamingo_med.common.folders import whole_folder
 from processing.datasets.arguments import DataArguments
 from processing.errors import InputError, check_path
 from processing.processing_flamingo_med import FlamingoMedProcessor
@@ -59,8 +59,8 @@ def main(arguments: list[str]) -> None:
     print(f"{data_args.dataset}, validation split\n{format_table(data_args.load('validation'), compared)}")
     # The processor adds the special tokens, as it will when the tokenizer is used.
     tokenizer = FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer).tokenizer
-    with disk_errors(folder):
-        tokenizer.save_pretrained(folder)
+    with whole_folder(folder) as part:
+        tokenizer.save_pretrained(part)
     print(f"written: {folder}; use it in a recipe: tokenizer: {folder}")
 
 

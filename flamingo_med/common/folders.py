@@ -1,7 +1,9 @@
 """Folders that commands write to: one writer at a time, and a full or read-only disk as one sentence."""
 
 import errno
+import os
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,6 +66,26 @@ def disk_errors(folder: str | Path, way_out: str = AGAIN) -> Iterator[None]:
         path = getattr(error, "filename", None)
         place = path if isinstance(path, str) and not Path(path).is_relative_to(folder) else folder
         raise InputError(f"{fault}: {place} could not be written; {way_out}") from None
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder`, which is empty or not there, once the block has filled it.
+
+    Raises:
+        InputError: as of `disk_errors`, or there is no such place; nothing of it is left then.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"nothing can be written to {folder}: {error.strerror}") from None
+    beside = {"dir": folder.parent, "prefix": f".{folder.name}.part-"}
+    with disk_errors(folder), tempfile.TemporaryDirectory(**beside) as temporary:
+        part = Path(temporary, folder.name)
+        part.mkdir()
+        yield part
+        os.replace(part, folder)
 
 
 def disk_fault(error: BaseException) -> str | None:

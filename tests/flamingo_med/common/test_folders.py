@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flamingo_med.common.folders import disk_errors, disk_fault
+from flamingo_med.common.folders import disk_errors, disk_fault, whole_folder
 from processing.errors import InputError
 from processing.files import write_json
 
@@ -44,6 +44,20 @@ def test_writers_of_all_kinds(write):
 )
 def test_faults(error, fault):
     assert disk_fault(error) == fault
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_folder_is_whole_or_not_there(tmp_path, exists):
+    folder = tmp_path / "deep" / "folder"
+    if exists:
+        folder.mkdir(parents=True)
+    with pytest.raises(InputError, match="the disk is full: .*deep/folder could not"), whole_folder(folder) as part:
+        (part / "a").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(folder.parent.iterdir()) == ([folder] if exists else [])
+    with whole_folder(folder) as part:
+        (part / "a").touch()
+    assert [path.name for path in folder.iterdir()] == ["a"] and list(folder.parent.iterdir()) == [folder]
 
 
 def test_other_errors_stay_what_they_are():
