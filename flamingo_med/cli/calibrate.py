@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import disk_errors
 from flamingo_med.evaluation.calibration import Calibration, fit, guarantee, save_calibration
 from flamingo_med.evaluation.predictions import read_meta, read_predictions
 from flamingo_med.evaluation.tables import format_measures
@@ -51,8 +52,6 @@ def main(arguments: list[str]) -> None:
     calibration, measures = fit(predictions, {name: meta[name] for name in ("dataset", "split", "fingerprints")})
     if args.target_risk is not None:
         calibration = guarantee(calibration, predictions, args.target_risk)
-    save_calibration(meta["model"], calibration)
-    write_plots(folder, predictions, calibration)
     counts = calibration.fitted_on
     print(
         f"{format_measures(measures)}\n\nof the rows that the temperatures were fitted on, with 95 % intervals "
@@ -61,6 +60,10 @@ def main(arguments: list[str]) -> None:
     )
     if args.target_risk is not None:
         print(describe_guarantee(calibration))
+    with disk_errors(meta["model"]):
+        save_calibration(meta["model"], calibration)
+    with disk_errors(folder):
+        write_plots(folder, predictions, calibration)
     print(f"written: {meta['model']}/calibration.json, {folder}/reliability.png, {folder}/risk_coverage.png")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flamingo_med.cli.arguments import build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation.map_comparison import compare, draw, page, says
 from flamingo_med.explanation.measurement import choose
@@ -58,11 +58,12 @@ def main(arguments: list[str]) -> None:
     lock = lock_folder(folder)
     cells = compare(args.models, rows, args.method, args.trust_remote_code)
     title = f"Models side by side on {data_args.dataset} {args.split}, questions: {len(rows)}"
-    (folder / "comparison.png").write_bytes(to_png(draw(args.models, rows, cells, title)))
-    command = provenance()["command"]
-    write_whole(folder / "comparison.html", page(args.models, rows, cells, title, command))
-    lock.release()
     print(f"{title}\n")
     for row, line in zip(rows, cells, strict=True):
         print(row["id"], *(says(cell) for cell in line), sep="  ")
+    png, command = to_png(draw(args.models, rows, cells, title)), provenance()["command"]
+    with disk_errors(folder):
+        (folder / "comparison.png").write_bytes(png)
+        write_whole(folder / "comparison.html", page(args.models, rows, cells, title, command))
+    lock.release()
     print(f"\nNot for clinical use.\nwritten: {folder}/comparison.html, comparison.png")

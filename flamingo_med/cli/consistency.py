@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from flamingo_med.cli.arguments import OFTEN, build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.evaluation.conditions import features_of
 from flamingo_med.evaluation.consistency import (
@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> None:
     texts = {row["id"]: answer.text for row, answer in zip(asked, answers, strict=True)}
     scores = score_pairs(pairs, texts) + of_head
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
-    write_json(output_dir / "consistency.json", {"meta": meta, "scores": scores})
     print(f"\n{args.model} on {data_args.dataset} {args.split}\n\n{format_consistency(scores)}")
+    with disk_errors(output_dir):
+        write_json(output_dir / "consistency.json", {"meta": meta, "scores": scores})
     lock.release()
     print(f"\nwritten: {output_dir}/consistency.json")

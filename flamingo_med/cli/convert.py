@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import whole_folder
 from flamingo_med.conversion.convert import convert
 from flamingo_med.conversion.prompts import PROMPTS
 from flamingo_med.conversion.source import read_source
@@ -56,11 +57,8 @@ def main(arguments: list[str]) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not an empty folder; choose another, or remove it")
     converted = convert(read_source(args.source), args.vision, args.text, args.prompt, **args.config)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
-    converted.model.save_pretrained(target)
-    converted.processor.save_pretrained(target)
-    write_manifest(target, model_files(target) | processor_files(target))
+    with whole_folder(target) as part:
+        converted.model.save_pretrained(part)
+        converted.processor.save_pretrained(part)
+        write_manifest(part, model_files(part) | processor_files(part))
     print(f"{converted.table}\nwritten: {target}")

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from flamingo_med.cli.arguments import OFTEN, build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation import explanation_card
 from flamingo_med.explanation.faithfulness import randomise
@@ -72,15 +72,16 @@ def main(arguments: list[str]) -> None:
     png = to_png(explanation_card.draw(scores, title))
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
     meta["revision"] = getattr(model.config, "_commit_hash", None)
-    write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
-    write_whole(
-        folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    )
-    (folder / "report.png").write_bytes(png)
-    write_whole(folder / "report.html", explanation_card.to_html(scores, sentences, notes, title, png))
-    lock.release()
     print(f"\n{title}, 95 % intervals clustered by image\n\n{format_table(scores)}\n")
     print(*notes, *sentences, sep="\n")
+    with disk_errors(folder):
+        write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
+        write_whole(
+            folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        )
+        (folder / "report.png").write_bytes(png)
+        write_whole(folder / "report.html", explanation_card.to_html(scores, sentences, notes, title, png))
+    lock.release()
     print(f"\nwritten: {folder}/report.json, questions.jsonl, report.png, report.html")
 
 

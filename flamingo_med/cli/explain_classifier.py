@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.explanation.classifier import load_classifier
@@ -91,18 +91,19 @@ def main(arguments: list[str]) -> None:
     revisions = {name: getattr(one.config, "_commit_hash", None) for name, one in revisions.items()}
     unlisted = [finding.name for finding in explanation.findings if not questions.finding(finding.name)]
     meta = {**asdict(args), "unlisted": unlisted, "image_sha256": hashed, "revisions": revisions, **made}
-    write_json(folder / "explanation.json", {"meta": meta, **as_dict(explanation)})
     title = f"{args.classifier}, explained by asking {args.model}"
     how = "calibrated on validation" if calibration else "not calibrated"
     about = {"classifier": args.classifier, "VQA model": f"{args.model}, {how}", "command": made["command"]}
     about |= {"code": made["commit"] or "no commit", "image, SHA-256 of its pixels": hashed}
     if unlisted:
         about["asked about by its own name, as the questions do not list it"] = ", ".join(unlisted)
-    write_whole(folder / "explanation.html", classifier_page(explanation, title, about))
-    lock.release()
     print(f"{title}\n")
     for verdict, sentence in describe_findings(explanation):
         print(f"{verdict:<14}{sentence}")
     if unlisted:
         print(f"\nasked about by its own name, as {args.questions} does not list it: {', '.join(unlisted)}")
+    with disk_errors(folder):
+        write_json(folder / "explanation.json", {"meta": meta, **as_dict(explanation)})
+        write_whole(folder / "explanation.html", classifier_page(explanation, title, about))
+    lock.release()
     print(f"\nNot for clinical use.\nwritten: {folder}/explanation.html, explanation.json")

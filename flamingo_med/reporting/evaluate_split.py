@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import merge
 from flamingo_med.evaluation.baselines import image_lookup_answers, majority_answers, question_only_answers
@@ -72,11 +72,14 @@ class Evaluation:
         folder: where metrics.json, predictions.jsonl and report/ are.
         meta: what was evaluated on what, by which code.
         scores: tidy rows: metric, subset, condition, value, low, high, n, signature.
+        not_written: why the files in the folder are not all there, if they are not; the answers are kept, so that the
+            same evaluation writes them without asking again.
     """
 
     folder: Path
     meta: dict[str, Any]
     scores: list[dict[str, Any]]
+    not_written: str | None = None
 
 
 def evaluate(model: str | Path, **settings: Any) -> Evaluation:
@@ -152,19 +155,25 @@ def evaluate_split(args: EvaluationArguments, data_args: DataArguments) -> Evalu
             scores, meta["rows"]["class_unknown"] = scores + of_classes, unknown
         meta["model_minus_blank_image"] = difference(rows, predictions["model"], predictions["blank_image"])
         scores += score_confidence(rows, answers["model"], calibration)
-        write_page(output_dir / "report", meta, scores, rows, answers["model"], calibration)
-    write_predictions(
-        output_dir / "predictions.jsonl",
-        rows,
-        answers["model"],
-        data_args.dataset,
-        embedded.get("model"),
-        predictions.get("blank_image"),
-    )
-    write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
-    if not scored and data_args.dataset.startswith("vqa_med"):
-        write_submission(output_dir / SUBMISSION, rows["image_id"], predictions["model"])
-    shutil.rmtree(partial)
-    refresh_card(args.model)
+    not_written = None
+    try:
+        with disk_errors(output_dir):
+            if scored:
+                write_page(output_dir / "report", meta, scores, rows, answers["model"], calibration)
+            write_predictions(
+                output_dir / "predictions.jsonl",
+                rows,
+                answers["model"],
+                data_args.dataset,
+                embedded.get("model"),
+                predictions.get("blank_image"),
+            )
+            write_json(output_dir / "metrics.json", {"meta": meta, "scores": scores})
+            if not scored and data_args.dataset.startswith("vqa_med"):
+                write_submission(output_dir / SUBMISSION, rows["image_id"], predictions["model"])
+            shutil.rmtree(partial)
+        refresh_card(args.model)
+    except InputError as error:  # which does not keep the scores from the user
+        not_written = str(error)
     lock.release()
-    return Evaluation(output_dir, meta, scores)
+    return Evaluation(output_dir, meta, scores, not_written)

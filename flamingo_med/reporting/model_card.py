@@ -4,6 +4,7 @@ Read are config.json, run.json, summary.json and eval/*/metrics.json: no weights
 has no number of its own, and no path of the machine. Training and evaluation write it by themselves.
 """
 
+import logging
 import re
 import shlex
 from contextlib import suppress
@@ -24,6 +25,8 @@ from processing.datasets import DEFAULT_DATASET
 from processing.datasets.about import ABOUT, About
 from processing.errors import InputError, one_line
 from processing.files import write_whole
+
+logger = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
 
@@ -63,9 +66,15 @@ def write_card(folder: str | Path, output: str | Path | None = None) -> Path:
 
 
 def refresh_card(folder: str | Path) -> None:
-    """Write the card of a folder that holds a run; any other model's folder, or Hub id, is left alone."""
+    """Write the card of a folder that holds a run; any other model's folder, or Hub id, is left alone.
+
+    Whatever led to it has been done, so a card that cannot be written is only logged.
+    """
     if all(Path(folder, name).is_file() for name in OF_THE_RUN):
-        write_card(folder)
+        try:
+            write_card(folder)
+        except InputError as error:
+            logger.warning(f"the model card is as it was: {error}; flamingo-med card {folder} writes it again")
 
 
 def render_card(folder: str | Path) -> ModelCard:

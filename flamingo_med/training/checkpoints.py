@@ -1,14 +1,10 @@
-"""The folder of a run: which checkpoint it resumes from, which is the best one, and a full disk as one sentence."""
+"""The folder of a run: which checkpoint it resumes from, and which is the best one."""
 
-import errno
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
 from transformers import TrainingArguments
 
 from flamingo_med.training.identity import RECIPE
@@ -19,6 +15,9 @@ UNFINISHED = "it was not written to its end"
 STATE = "trainer_state.json"
 
 logger = logging.getLogger(__name__)
+
+# What to do where the folder of a run could not be written.
+MAKE_ROOM = "make room, and resume from the last checkpoint with --resume_from_checkpoint true"
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
@@ -155,23 +154,3 @@ def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | N
         )
     logger.warning(f"{lost}: the best of the steps to come is kept")
     return None
-
-
-@contextmanager
-def disk_errors(folder: str | Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full where `folder` was to be written.
-
-    Raises:
-        InputError: the disk is full.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and torch's writer of zip files (inline_container) have errors of their own.
-        if not (full or "os error 28" in str(error) or "inline_container" in str(error)):
-            raise
-        raise InputError(
-            f"the disk is full: {folder} could not be written; make room, and resume from the last checkpoint with "
-            "--resume_from_checkpoint true"
-        ) from None

@@ -10,9 +10,9 @@ import yaml
 from datasets import Dataset
 from transformers import set_seed
 
-from flamingo_med.common.folders import lock_folder
+from flamingo_med.common.folders import disk_errors, lock_folder
 from flamingo_med.common.settings import build_arguments, merge, read_recipe
-from flamingo_med.training.checkpoints import disk_errors, find_best, find_checkpoint, is_final
+from flamingo_med.training.checkpoints import MAKE_ROOM, find_best, find_checkpoint, is_final
 from flamingo_med.training.identity import RECIPE, changes_since, describe_origin, seal, write_origin
 from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor, continue_from, go_on
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
@@ -78,24 +78,23 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
         train_dataset=train_rows,
         eval_dataset=validation_rows,
     )
-    if trainer.is_world_process_zero():
-        describe_start(trainer, data_args)
-        write_overlap(trainer, origin)
-        write_origin(output_dir, origin, images)
-    if ended:
-        trainer.finish(checkpoint, best)
-    else:
-        trainer.train(resume_from_checkpoint=checkpoint, best_checkpoint=best)
-    with disk_errors(output_dir):
+    with disk_errors(output_dir, MAKE_ROOM):
+        if trainer.is_world_process_zero():
+            describe_start(trainer, data_args)
+            write_overlap(trainer, origin)
+            write_origin(output_dir, origin, images)
+        if ended:
+            trainer.finish(checkpoint, best)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint, best_checkpoint=best)
         trainer.save_model()
-    if trainer.is_world_process_zero():
-        write_whole(output_dir / RECIPE, as_yaml(settings))
-        trainer.create_model_card()
-        # Written last, and at once: a folder whose manifest says so holds a finished run.
-        step, processes = trainer.state.global_step, training_args.world_size
-        with disk_errors(output_dir):
+        if trainer.is_world_process_zero():
+            write_whole(output_dir / RECIPE, as_yaml(settings))
+            trainer.create_model_card()
+            # Written last, and at once: a folder whose manifest says so holds a finished run.
+            step, processes = trainer.state.global_step, training_args.world_size
             seal(output_dir, output_dir, step=step, final=True, processes=processes)
-        lock.release()
+            lock.release()
     if training_args.push_to_hub:
         trainer.push_to_hub()
     return output_dir

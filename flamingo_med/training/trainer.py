@@ -28,6 +28,7 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
+from flamingo_med.common.folders import disk_errors
 from flamingo_med.common.settings import build_arguments
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.inference.answering import Answer, answer_questions
@@ -35,7 +36,7 @@ from flamingo_med.inference.features import store_features
 from flamingo_med.inference.readable_rows import all_bad_images, check_images, check_texts
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.model_card import refresh_card
-from flamingo_med.training.checkpoints import begin_checkpoint, disk_errors
+from flamingo_med.training.checkpoints import MAKE_ROOM, begin_checkpoint
 from flamingo_med.training.hub_mixin import HubMixin
 from flamingo_med.training.identity import seal
 from flamingo_med.training.matmul import choose_matmul
@@ -393,7 +394,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         args, folder = self.args, Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         limit, pushes = args.save_total_limit, args.push_to_hub
         try:
-            with disk_errors(folder):
+            with disk_errors(folder, MAKE_ROOM):
                 if args.should_save:
                     begin_checkpoint(folder)
                 self.accelerator.wait_for_everyone()
