@@ -17,7 +17,7 @@ FREE, LONGEST = 3, 60  # attempts of one address without a wait; seconds between
 FREE_OF_ALL, LONGEST_OF_ALL = 30, 4  # the same of all addresses from which nobody has logged in
 PATIENCE = 10  # seconds that an attempt may wait; one that would wait longer is refused
 WAITING = 32  # attempts that may wait at once, of those addresses
-FORGET = 15 * 60  # seconds after which an address begins anew
+FORGET = 15 * 60  # seconds without an attempt, after which the count begins anew
 ADDRESSES = 10_000  # that are remembered
 
 _client: ContextVar[str] = ContextVar("client", default="")
@@ -109,9 +109,9 @@ class Login:
         return all(same)
 
     def _of(self, address: str, now: float) -> _Attempts:
-        own = self._attempts.pop(address, None)
-        if own is None or (not own.known and own.made and now - own.after > FORGET):
-            own = _Attempts()
+        own = self._attempts.pop(address, None) or _Attempts()
+        if now - own.after > FORGET:
+            own.made = 0
         self._attempts[address] = own  # the last one used comes last
         while len(self._attempts) > ADDRESSES:
             self._attempts.popitem(last=False)

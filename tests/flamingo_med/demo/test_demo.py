@@ -375,6 +375,11 @@ def test_wrong_passwords_wait_longer_and_longer_and_others_do_not(clock):
     clock[0] += 16
     assert attempt(door, "right", "10.0.0.1") and not attempt(door, "wrong", "10.0.0.1")
     assert clock[0] - start < 40
+    for _ in range(5):
+        attempt(door, "wrong", "10.0.0.1")
+    clock[0] += login.FORGET + login.LONGEST
+    before = clock[0]
+    assert not attempt(door, "wrong", "10.0.0.1") and clock[0] == before
 
 
 def test_many_addresses_that_guess_wait_and_those_who_have_logged_in_do_not(clock):

@@ -142,7 +142,7 @@ def test_passwords_are_not_guessed_fast(model):
 
 
 def test_under_load_nothing_is_mixed_up(server):
-    figures = page_load.measure(server, users=4, questions=2, sessions=8)
+    figures = page_load.measure(server, users=4, questions=2, sessions=8, minutes=1)
     assert figures["goals"]["nothing_mixed_up"] and figures["goals"]["no_errors"]
     assert figures["all_users"]["answers"] == 8 and figures["sessions"]["answers"] == 8
     assert figures["memory"][-1]["sessions"] == 8
