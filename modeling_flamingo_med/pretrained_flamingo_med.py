@@ -16,7 +16,7 @@ from .configuration_flamingo_med import FlamingoMedConfig
 from .layers_flamingo_med import FlamingoMedGate
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 
-AUTO_CLASSES = ("AutoModel", "AutoModelForImageTextToText")
+AUTO_CLASSES = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
 
@@ -27,6 +27,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    _tied_weights_keys = {}  # noqa: RUF012 (none of its own; where it is None, PEFT does not look into the decoder)
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
@@ -45,11 +46,18 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, *args, config: FlamingoMedConfig | None = None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args,
+        config: FlamingoMedConfig | None = None,
+        **kwargs,
+    ):
         """As in `transformers`; what the configuration freezes is frozen in the loaded model too.
 
         A checkpoint that was saved without its backbones gets their weights from where they came from.
         """
+        name = pretrained_model_name_or_path
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         if config is None:
             settings = {key: kwargs.pop(key) for key in FlamingoMedConfig.settings() if key in kwargs}

@@ -1,4 +1,4 @@
-"""ModelTesterMixin, GenerationTesterMixin and ConfigTester of `transformers` on our model, and on LLaVA beside it."""
+"""ModelTesterMixin, GenerationTesterMixin and ConfigTester of `transformers`, on our model and on LLaVA beside it."""
 
 import unittest
 
@@ -12,7 +12,7 @@ from transformers import (
     LlavaModel,
 )
 
-from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration, FlamingoMedModel
 from tests.conftest import SMALL
 from tests.outsiders.theirs import theirs
 
@@ -27,7 +27,7 @@ TEXT = {
     "llama": LlamaConfig(**WIDE, vocab_size=99, max_position_embeddings=128, **IDS),
 }
 VISION = CLIPVisionConfig(**WIDE, image_size=8, patch_size=4, projection_dim=32)
-IMAGE = 99 - 3
+IMAGE = 9  # tests make the vocabulary smaller, and extend batches with tokens below 5
 
 
 class Tester:
@@ -46,13 +46,14 @@ class Tester:
     def get_config(self) -> FlamingoMedConfig:
         """A new configuration, since tests change it."""
         small = {name: value for name, value in SMALL.items() if name != "initializer_range"}
+        small |= {"freeze_vision": False, "freeze_text": False}  # theirs are not frozen
         ids = {"image_token_id": IMAGE, "eos_token_id": 97, "pad_token_id": 98}
         parts = {"vision_config": dict(self.vision_config), "text_config": dict(self.text_config)}
         return FlamingoMedConfig(**parts, **ids, **{**small, "cross_attn_gate_init": 0.5, **self.config})
 
     def prepare_config_and_inputs_for_common(self) -> tuple[FlamingoMedConfig, dict[str, torch.Tensor]]:
         """The configuration and a batch: an image at the beginning of each row."""
-        input_ids = common.ids_tensor([self.batch_size, self.seq_length], IMAGE - 2)
+        input_ids = common.ids_tensor([self.batch_size, self.seq_length], 80) + IMAGE + 1
         input_ids[:, 0] = IMAGE
         return self.get_config(), {
             "input_ids": input_ids,
@@ -116,14 +117,25 @@ class Suite(common.ModelTesterMixin, generation.GenerationTesterMixin):
 class OursWithGPT2Test(Suite, unittest.TestCase):
     """Embeddings and output layer share their weights."""
 
-    all_model_classes = (FlamingoMedForConditionalGeneration,)
+    all_model_classes = (FlamingoMedModel, FlamingoMedForConditionalGeneration)
+    # CLIP's post_layernorm has no part in the features. LLaVA is not asked this at all.
+    test_all_params_have_gradient = False
     text = "gpt2"
 
+    def test_training(self) -> None:
+        """By its place in AutoModel they know a bare model, which has no loss; ours has the one that answers there."""
+        self.all_model_classes = (FlamingoMedForConditionalGeneration,)
+        super().test_training()
 
-class OursWithLlamaTest(Suite, unittest.TestCase):
+    def check_training_gradient_checkpointing(self, *args, **kwargs) -> None:
+        """As `test_training`."""
+        self.all_model_classes = (FlamingoMedForConditionalGeneration,)
+        super().check_training_gradient_checkpointing(*args, **kwargs)
+
+
+class OursWithLlamaTest(OursWithGPT2Test):
     """They do not."""
 
-    all_model_classes = (FlamingoMedForConditionalGeneration,)
     text = "llama"
 
 
