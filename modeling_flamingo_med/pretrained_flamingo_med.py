@@ -19,7 +19,7 @@ from .layers_flamingo_med import FlamingoMedGate
 from .manifest_flamingo_med import MANIFEST, check_folder, model_files, write_manifest
 from .perceiver_flamingo_med import FlamingoMedPerceiverResampler
 
-AUTO_CLASSES = ("AutoModel", "AutoModelForImageTextToText")
+AUTO_CLASSES = ("AutoModel", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 HEAD = ("id2label", "problem_type", "use_image_embeddings")  # what decides on the weights of a head
 
@@ -34,6 +34,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
     base_model_prefix = "model"
     input_modalities = ("image", "text")
     supports_gradient_checkpointing = True
+    _tied_weights_keys = {}  # noqa: RUF012 (none of its own; where it is None, PEFT does not look into the decoder)
     _supports_sdpa = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
@@ -52,7 +53,13 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
             module.reset_parameters()
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike, *args, config: FlamingoMedConfig | None = None, **kwargs):
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args,
+        config: FlamingoMedConfig | None = None,
+        **kwargs,
+    ):
         """As in `transformers`; what the configuration freezes is frozen in the loaded model too.
 
         A checkpoint that was saved without its backbones gets their weights from where they came from.
@@ -60,6 +67,7 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         Raises:
             ValueError: a file is missing, cut or changed by what the folder's manifest says, or weights are missing.
         """
+        name = pretrained_model_name_or_path
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
         folder = Path(name, hub.get("subfolder", ""))
         if folder.is_dir() and check_folder(folder) is None and str(folder) not in _told:

@@ -43,7 +43,7 @@ from flamingo_med.training.matmul import choose_matmul
 from flamingo_med.training.report_callback import RunReport
 from flamingo_med.training.sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
 from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
-from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration, labelled_positions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
 from processing.errors import InputError, check_keys
@@ -334,6 +334,19 @@ class FlamingoMedTrainer(HubMixin, Trainer):
                 logs[f"gate_ff_{i}"] = opening(layer.ff_gate)
         super().log(logs, *args, **kwargs)
 
+    def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
+        """As in `transformers`, with logits only where a label needs them."""
+        return super().compute_loss(model, self.only_needed_logits(inputs), *args, **kwargs)
+
+    def only_needed_logits(self, inputs: dict) -> dict:
+        """A batch whose forward makes logits only where a label needs them.
+
+        Which positions those are depends on the data, so a compiled model takes all.
+        """
+        if self.args.torch_compile:
+            return inputs
+        return {**inputs, "logits_to_keep": labelled_positions(inputs["labels"])}
+
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
         """As in `transformers`; a non-finite loss ends the training, and its rows are written down."""
         row_ids = inputs.pop("row_ids")
@@ -485,7 +498,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             batch = self._prepare_inputs(batch)
             class_labels = batch.pop("class_labels", None)
             with self.compute_loss_context_manager():
-                outputs = model(**batch, num_items_in_batch=1)
+                outputs = model(**self.only_needed_logits(batch), num_items_in_batch=1)
             totals[:2] += torch.stack([outputs.loss, (batch["labels"][:, 1:] != -100).sum()]).double().cpu()
             if class_labels is not None:
                 logits, known = outputs.class_logits, class_labels >= 0
