@@ -1,12 +1,11 @@
 """FlamingoMedProcessor: images and questions in, model inputs out; the one place where a prompt is written.
 
-This file is made to ship with checkpoints, so it imports nothing of ours.
+This file is made to ship with checkpoints, so it imports nothing of ours but what ships beside it.
 """
 
 from collections.abc import Sequence
 
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers import (
     AddedToken,
@@ -18,7 +17,9 @@ from transformers import (
 )
 from transformers.processing_utils import ProcessorMixin
 
-OneImage = Image | tuple[Image, ...]  # a tuple: the views of one study
+from .images_flamingo_med import Source, read_image
+
+OneImage = Source | tuple[Source, ...]  # a tuple: the views of one study
 IMAGE, END_OF_QUESTION, END_OF_CHUNK, PAD = "<image>", "<EOQ>", "<EOC>", "[PAD]"
 
 # A user's message is a question (or, without text, a request for a report), an assistant's the answer to it.
@@ -193,8 +194,9 @@ class FlamingoMedProcessor(ProcessorMixin):
         """Everything the model needs for b questions.
 
         Args:
-            images: for one question its image or list of images; for b questions b images, or b lists of images. A
-                tuple of images is one study, whose views the model takes as frames of one image.
+            images: for one question its image or list of images; for b questions b images, or b lists of images. An
+                image is anything that `read_image` takes: a PIL image, an array, a path, a URL. A tuple of images is
+                one study, whose views the model takes as frames of one image.
             text: one question or b, as a person would ask them. A text that holds `<image>` is a prompt, written as
                 `render` writes it, and stays as it is.
             answers: the answers, in training.
@@ -231,10 +233,14 @@ class FlamingoMedProcessor(ProcessorMixin):
         return BatchFeature({**self.pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
 
     def pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
-        """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f)."""
+        """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f).
+
+        Raises:
+            ValueError: an image that `read_image` cannot read.
+        """
         studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
         counts, frames = [len(row) for row in rows], [len(study) for study in studies]
-        flat = self.image_processor.fetch_images([image for study in studies for image in study])
+        flat = [read_image(image) for study in studies for image in study]
         pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
         pixel_values = _regroup(_regroup(pixels, frames), counts)
         if max(frames) == 1:
