@@ -1,7 +1,11 @@
 """The processor: prompts, special tokens, labels and padding; and the tokenizer and collator beside it."""
 
+import copy
+
+import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoProcessor
 
 from modeling_flamingo_med import FlamingoMedProcessor
@@ -91,12 +95,20 @@ def test_ragged_images(processor, images):
 
 
 def test_mistakes_are_sentences(processor, images):
-    with pytest.raises(ValueError, match="a question needs an image"):
-        processor(text="?")
+    with pytest.raises(ValueError, match="there is nothing to read"):
+        processor()
     with pytest.raises(ValueError, match="2 images for 1 <image> tokens"):
         processor(images=[images[:2]], text=["<image> Question: ? <EOQ> Answer:"])
-    with pytest.raises(ValueError, match="images for 3 rows, but 2 questions"):
-        processor(images=images, text=["?", "?"])
+    for shown in (images, images[:1]):
+        with pytest.raises(ValueError, match=f"images for {len(shown)} rows, but 2 questions"):
+            processor(images=shown, text=["?", "?"])
+    with pytest.raises(ValueError, match="2 answers for 1 questions"):
+        processor(images=images[0], text="?", answers=["yes", "no"])
+    with pytest.raises(ValueError, match="text is a question or a list of questions"):
+        processor(images=images[0], text=[["a", "b"]])
+    for media in ({"videos": [images]}, {"audio": [[0.5]]}, {"audios": [0.5]}):
+        with pytest.raises(ValueError, match=f"no {next(iter(media))}; leave them out"):
+            processor(images=images[0], text="?", **media)
     for token in ("<EOQ>", "<image>"):
         with pytest.raises(ValueError, match="special token"):
             processor.render(f"what is {token}?")
@@ -104,6 +116,76 @@ def test_mistakes_are_sentences(processor, images):
         processor(images=images[0], text="?", answers="yes <EOC> no")
     with pytest.raises(ValueError, match="does not fit the decoder's 1024"):
         processor(images=images[0], text="why " * 2000)
+
+
+def test_one_image_for_many_questions_and_many_for_one(processor, images):
+    shared = processor(images=images[0], text=QUESTIONS)
+    each = processor(images=[images[0]] * 3, text=QUESTIONS)
+    assert all(torch.equal(shared[name], each[name]) for name in each)
+    together = processor(images=images, text="Is this one person?")
+    assert together["pixel_values"].shape == (1, 3, 3, 32, 32)
+    assert (together["input_ids"] == processor.image_token_id).sum() == 3
+    texts = ["<image><image> Question: ? <EOQ> Answer:", " Question: ? <EOQ> Answer:", "<image> Output:"]
+    flat, nested = (processor(images=shown, text=texts) for shown in (images, [images[:2], [], images[2:]]))
+    assert all(torch.equal(flat[name], nested[name]) for name in nested)
+    assert flat["pixel_values"].shape == (3, 2, 3, 32, 32)
+
+
+def test_text_without_an_image_is_a_prompt_as_it_is(processor, images, make_model):
+    batch = processor(text=[QUESTIONS[0], "The heart is"], videos=[], audios=[], images=None)
+    assert set(batch) == {"input_ids", "attention_mask"}
+    assert decode(processor, batch["input_ids"][0]) == QUESTIONS[0]
+    mixed = processor(text=["The heart is", QUESTIONS[0]], images=[[], [images[0]]], videos=[[]])
+    alone = processor(text=QUESTIONS[0], images=images[0])
+    assert decode(processor, mixed["input_ids"][0]).endswith("The heart is")
+    assert decode(processor, mixed["input_ids"][1]) == decode(processor, alone["input_ids"][0])
+    assert torch.equal(mixed["pixel_values"][1], alone["pixel_values"][0])
+    model = make_model()
+    with torch.no_grad():
+        logits = model(**mixed).logits[1, -1]
+        torch.testing.assert_close(logits, model(**alone).logits[0, -1])
+
+
+def test_options_of_tokenizer_and_image_processor(processor, images):
+    question = {"images": images[:2], "text": ["Why?", QUESTIONS[0]]}
+    usual = processor(**question)
+    short, long = usual["attention_mask"].sum(-1).tolist()
+    for asked in ({"padding_side": "right"}, {"text_kwargs": {"padding_side": "right"}}):
+        right = processor(**question, **asked)
+        assert right["attention_mask"][0].tolist() == [1] * short + [0] * (long - short)
+        assert torch.equal(right["input_ids"][0, :short], usual["input_ids"][0, -short:])
+    assert processor(**question, padding="max_length", max_length=60)["input_ids"].shape == (2, 60)
+    assert processor(**question, pad_to_multiple_of=8)["input_ids"].shape[1] % 8 == 0
+    cut = processor(**question, answers=["yes", "no"], truncation=True, max_length=6)
+    assert cut["input_ids"].shape == cut["labels"].shape == (2, 6)
+    with pytest.raises(ValueError, match="truncate it less"):
+        processor(images=images, text="?", truncation=True, max_length=1)
+    with pytest.raises(ValueError, match="padding=True"):
+        processor(**question, padding=False)
+    ragged = processor(**question, padding=False, return_tensors=None)
+    assert [len(row) for row in ragged["input_ids"]] == [short, long]
+    arrays = processor(**question, return_tensors="np", answers=["yes", "no"])
+    assert {type(value) for value in arrays.values()} == {np.ndarray}
+    raw = processor(**question, images_kwargs={"do_normalize": False})["pixel_values"]
+    flat = processor(**question, do_normalize=False)["pixel_values"]
+    assert torch.equal(raw, flat) and raw.min() >= 0 and not torch.equal(raw, usual["pixel_values"])
+    with pytest.raises(ValueError, match="passed two times"):
+        processor(**question, padding=True, text_kwargs={"padding": True})
+
+
+def test_a_tokenizer_that_begins_texts_may_be_asked_not_to(processor, images):
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        "<s> $0", special_tokens=[("<s>", len(tokenizer) - 1)]
+    )
+    begins = FlamingoMedProcessor(processor.image_processor, tokenizer)
+    batch = begins(images=images[0], text="?", answers="yes")
+    assert batch["input_ids"][0, 0] == tokenizer.bos_token_id
+    assert torch.equal(
+        begins(images=images[0], text="?", answers="yes", add_special_tokens=False)["input_ids"],
+        batch["input_ids"][:, 1:],
+    )
 
 
 def test_collator_keeps_each_image_once(processor, images):

@@ -143,7 +143,7 @@ def test_floats_from_0_to_1_are_shares_of_white():
     [
         (Image.new("RGB", (0, 0)), r"has no pixels \(0 × 0\)"),
         (np.zeros((0, 0, 3), np.uint8), "has no pixels"),
-        (np.zeros((2, 5, 7, 3), np.uint8), r"an array \(2, 5, 7, 3\) is no image"),
+        (np.zeros((2, 5, 7), np.uint8), r"an array \(2, 5, 7\) is no image"),
         (np.zeros((5, 7, 2), np.uint8), "is no image"),
         (COLOUR - 300.0, "has colours from -300 to"),
         (7, "int is no image"),
