@@ -30,16 +30,26 @@ FILLING = {
 }
 
 # A user's message is a question (or, without text, a request for a report), an assistant's the answer to it.
-# Several of them make a few-shot prompt.
+# Several of them make a few-shot prompt. What a system says stands as it is, before all.
 CHAT_TEMPLATE = """
 {%- for message in messages -%}
+    {%- if message.role not in ["system", "user", "assistant"] -%}
+        {{ raise_exception("a message is of the role system, user or assistant, not " ~ message.role) }}
+    {%- endif -%}
     {%- set blocks = [{"type": "text", "text": message.content}] if message.content is string else message.content -%}
+    {%- for block in blocks if block.type not in ["text", "image"] -%}
+        {{ raise_exception("a message holds text and image, not " ~ block.type) }}
+    {%- endfor -%}
     {%- set text = blocks | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -%}
     {%- if message.role == "assistant" -%}
-        {{ " " + text + " <EOC>" }}
+        {%- generation -%}{{ " " + text + " <EOC>" }}{%- endgeneration -%}
     {%- else -%}
         {%- for block in blocks if block.type == "image" -%}{{ "<image>" }}{%- endfor -%}
-        {{ " Question: " + text + " <EOQ> Answer:" if text else " Output:" }}
+        {%- if message.role == "system" -%}
+            {{ text }}
+        {%- else -%}
+            {{ " Question: " + text + " <EOQ> Answer:" if text else " Output:" }}
+        {%- endif -%}
     {%- endif -%}
 {%- endfor -%}
 """

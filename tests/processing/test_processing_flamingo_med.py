@@ -2,6 +2,7 @@
 
 import copy
 
+import jinja2
 import numpy as np
 import pytest
 import torch
@@ -47,6 +48,82 @@ def test_few_shot_prompt(processor, images):
     prompt = processor.apply_chat_template(shots)
     assert prompt == "<image> Question: a? <EOQ> Answer: no <EOC><image> Question: b? <EOQ> Answer:"
     assert processor(images=[images[:2]], text=[prompt])["pixel_values"].shape == (1, 2, 3, 32, 32)
+
+
+# What was written into checkpoints before messages of a system had a place.
+BEFORE = """
+{%- for message in messages -%}
+    {%- set blocks = [{"type": "text", "text": message.content}] if message.content is string else message.content -%}
+    {%- set text = blocks | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -%}
+    {%- if message.role == "assistant" -%}
+        {{ " " + text + " <EOC>" }}
+    {%- else -%}
+        {%- for block in blocks if block.type == "image" -%}{{ "<image>" }}{%- endfor -%}
+        {{ " Question: " + text + " <EOQ> Answer:" if text else " Output:" }}
+    {%- endif -%}
+{%- endfor -%}
+"""
+IMAGE = {"type": "image"}
+
+
+def user(*content) -> dict:
+    return {"role": "user", "content": [{"type": "text", "text": c} if isinstance(c, str) else c for c in content]}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [user(IMAGE, "Is the heart enlarged?")],
+        [user("Before ", IMAGE, IMAGE, " and  after\n")],
+        [user(IMAGE)],
+        [user(IMAGE, "a?"), {"role": "assistant", "content": "no"}, user("b?")],
+        [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": [{"type": "text", "text": " 肺 "}]}],
+    ],
+)
+def test_prompts_are_what_they_were(processor, messages):
+    now, before = (processor.apply_chat_template(messages, chat_template=t) for t in (None, BEFORE))
+    assert now == before
+    assert processor.tokenizer(now)["input_ids"] == processor.tokenizer(before)["input_ids"]
+
+
+def test_a_system_stands_before_the_images(processor, images):
+    system = {"role": "system", "content": "You are a radiologist."}
+    question = user({"type": "image", "image": images[0]}, "Why?")
+    prompt = "You are a radiologist.<image> Question: Why? <EOQ> Answer:"
+    assert processor.apply_chat_template([system, question]) == prompt
+    batch = processor.apply_chat_template([system, question], tokenize=True, return_dict=True, return_tensors="pt")
+    assert torch.equal(batch["input_ids"], processor(images=images[0], text=prompt)["input_ids"])
+
+
+def test_what_the_template_does_not_know_it_refuses(processor):
+    with pytest.raises(jinja2.TemplateError, match="of the role system, user or assistant, not tool"):
+        processor.apply_chat_template([{"role": "tool", "content": "7"}])
+    with pytest.raises(jinja2.TemplateError, match="holds text and image, not video"):
+        processor.apply_chat_template([user({"type": "video", "video": "a.mp4"}, "Why?")])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_tokens_of_the_assistant_are_marked(processor, images, side):
+    shown = {"type": "image", "image": images[0]}
+    no, yes, left = ({"role": "assistant", "content": text} for text in ("no", "yes", "left"))
+    chats = [[user(shown, "a?"), no, user("b?"), yes], [user(shown, QUESTIONS[0]), left]]
+    batch = processor.apply_chat_template(
+        chats,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        return_assistant_tokens_mask=True,
+        processor_kwargs={"padding": True, "padding_side": side},
+    )
+    said = [
+        decode(processor, ids[mask.bool()])
+        for ids, mask in zip(batch["input_ids"], batch["assistant_masks"], strict=True)
+    ]
+    assert said == [" no<EOC> yes<EOC>", " left<EOC>"]
+    learned = processor(images=images[0], text=QUESTIONS[0], answers="left")
+    ids, mask = batch["input_ids"][1], batch["attention_mask"][1].bool()
+    assert torch.equal(ids[mask], learned["input_ids"][0])
+    assert torch.equal(batch["assistant_masks"][1][mask].bool(), learned["labels"][0] != -100)
 
 
 @pytest.mark.parametrize("answers", [["yes", "left lower lobe", "п'ять ребер 肺"]])
