@@ -1,8 +1,12 @@
-"""InputError: what a user can fix, in one sentence; and the checks of names and types that raise it."""
+"""InputError: what a user can fix, in one sentence; and the checks of names, types, paths and disks that raise it."""
 
+import errno
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, get_args
 
 # Names in recipes, on the command line and in saved files that are not what they were.
@@ -12,6 +16,17 @@ RENAMED = {
     "own": "custom",
     "sharded": "parquet_shards",
 }
+
+
+# Number of an error → what is wrong with the disk.
+FAULTS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the share of the disk is used up",
+    errno.EROFS: "the disk is read-only",
+    errno.EACCES: "there is no right to write",
+    errno.EPERM: "there is no right to write",
+}
+AGAIN = "make room or choose another folder, and run the same again; what is done is kept"
 
 
 class InputError(ValueError):
@@ -146,3 +161,36 @@ def reason(error: BaseException) -> str:
     if cause is not None and status is None:
         return f"{constants.ENDPOINT} cannot be reached"
     return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def disk_errors(folder: str | Path, way_out: str = AGAIN) -> Iterator[None]:
+    """Say in one sentence that a folder cannot be written.
+
+    Args:
+        folder: what is written in the block lies in it.
+        way_out: ending of the sentence.
+
+    Raises:
+        InputError: the disk is full or read-only, or the user may not write; names the folder, or what else could not
+            be written.
+    """
+    try:
+        yield
+    except Exception as error:  # safetensors, torch and pyarrow have errors of their own
+        fault = disk_fault(error)
+        if fault is None:
+            raise
+        path = getattr(error, "filename", None)
+        place = path if isinstance(path, str) and not Path(path).is_relative_to(folder) else folder
+        raise InputError(f"{fault}: {place} could not be written; {way_out}") from None
+
+
+def disk_fault(error: BaseException) -> str | None:
+    """What is wrong with the disk, by an error of whatever has written; None if the error is another one."""
+    if isinstance(error, OSError) and error.errno in FAULTS:
+        return FAULTS[error.errno]
+    if "inline_container" in str(error):  # torch's writer of zip files
+        return FAULTS[errno.ENOSPC]
+    found = re.search(r"(?:os error|errno) (\d+)", str(error))  # safetensors and pyarrow
+    return FAULTS.get(int(found[1])) if found else None

@@ -1,14 +1,13 @@
 """FlamingoMedProcessor: images and questions in, model inputs out; the one place where a prompt is written.
 
-This file is made to ship with checkpoints, so it imports nothing of ours.
+This file is made to ship with checkpoints, so it imports nothing of ours but what ships beside it.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
-from PIL.Image import Image
 from torch import Tensor
 from transformers import (
     AddedToken,
@@ -18,22 +17,39 @@ from transformers import (
     CLIPImageProcessorPil,
     PreTrainedTokenizerBase,
 )
-from transformers.processing_utils import ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
 
-OneImage = Image | tuple[Image, ...]  # a tuple: the views of one study
+from .images_flamingo_med import Source, read_image
+
+OneImage = Source | tuple[Source, ...]  # a tuple: the views of one study
 IMAGE, END_OF_QUESTION, END_OF_CHUNK, PAD = "<image>", "<EOQ>", "<EOC>", "[PAD]"
+# What stands where a row is shorter than its batch.
+FILLING = {
+    **{"attention_mask": 0, "token_type_ids": 0, "mm_token_type_ids": 0, "special_tokens_mask": 1},
+    **{"offset_mapping": (0, 0), "labels": -100},
+}
 
 # A user's message is a question (or, without text, a request for a report), an assistant's the answer to it.
-# Several of them make a few-shot prompt.
+# Several of them make a few-shot prompt. What a system says stands as it is, before all.
 CHAT_TEMPLATE = """
 {%- for message in messages -%}
+    {%- if message.role not in ["system", "user", "assistant"] -%}
+        {{ raise_exception("a message is of the role system, user or assistant, not " ~ message.role) }}
+    {%- endif -%}
     {%- set blocks = [{"type": "text", "text": message.content}] if message.content is string else message.content -%}
+    {%- for block in blocks if block.type not in ["text", "image"] -%}
+        {{ raise_exception("a message holds text and image, not " ~ block.type) }}
+    {%- endfor -%}
     {%- set text = blocks | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -%}
     {%- if message.role == "assistant" -%}
-        {{ " " + text + " <EOC>" }}
+        {%- generation -%}{{ " " + text + " <EOC>" }}{%- endgeneration -%}
     {%- else -%}
         {%- for block in blocks if block.type == "image" -%}{{ "<image>" }}{%- endfor -%}
-        {{ " Question: " + text + " <EOQ> Answer:" if text else " Output:" }}
+        {%- if message.role == "system" -%}
+            {{ text }}
+        {%- else -%}
+            {{ " Question: " + text + " <EOQ> Answer:" if text else " Output:" }}
+        {%- endif -%}
     {%- endif -%}
 {%- endfor -%}
 """
@@ -131,7 +147,19 @@ class FlamingoMedProcessor(ProcessorMixin):
         return {"role": "user", "content": content}
 
     def tokenize(
-        self, prompts: Sequence[str], answers: Sequence[str] | None = None, *, train_on_questions: bool = False
+        self,
+        prompts: Sequence[str],
+        answers: Sequence[str] | None = None,
+        *,
+        train_on_questions: bool = False,
+        padding: bool | str = True,
+        padding_side: str | None = None,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        return_tensors: str | None = "pt",
+        return_mm_token_type_ids: bool = False,
+        **kwargs,
     ) -> BatchFeature:
         """Prompts, and in training their answers, to padded token ids.
 
@@ -140,10 +168,15 @@ class FlamingoMedProcessor(ProcessorMixin):
             answers: b answers. Prompt and answer are tokenized apart, so that what the model continues in use is token
                 for token what it has learned to continue.
             train_on_questions: with answers, all after the last `<image>` is labelled.
+            padding, truncation, max_length, pad_to_multiple_of, return_tensors: as of any tokenizer; but rows are
+                padded unless padding is False, and tensors are PyTorch's unless return_tensors says otherwise.
+            padding_side: "left" by default, to generate from, or with answers "right".
+            return_mm_token_type_ids: with mm_token_type_ids (b t), 1 where an image stands.
+            kwargs: for the tokenizer, as `add_special_tokens` and `return_offsets_mapping`.
 
         Returns:
-            input_ids, attention_mask (b t), padded on the left to generate from. With answers: padded on the right,
-            and labels (b t), which cover exactly the answer and `<EOC>`, or the question too, and are -100 elsewhere.
+            input_ids, attention_mask (b t). With answers: labels (b t), which cover exactly the answer and `<EOC>`, or
+            the question too, and are -100 elsewhere.
 
         Raises:
             ValueError: no texts, or what is none; an answer holds a special token, a row is longer than the decoder's
@@ -151,34 +184,53 @@ class FlamingoMedProcessor(ProcessorMixin):
         """
         prompts = _texts(prompts, "prompt")
         answers = None if answers is None else _texts(answers, "answer")
-        if answers is not None and len(answers) != len(prompts):
-            raise ValueError(f"{len(answers)} answers, but {len(prompts)} questions; give one for each")
-        rows = self.tokenizer(prompts)["input_ids"]
-        answer_ids: list[list[int]] = [[] for _ in rows]
+        encoded = self.tokenizer(prompts, **{"return_token_type_ids": False, **kwargs})
+        rows, image = encoded["input_ids"], self.image_token_id
+        columns: dict[str, list[list]] = {name: encoded[name] for name in FILLING if name in encoded}
         if answers is not None:
-            answer_ids = [self._answer_ids(answer) for answer in answers]
-        image = self.token_ids["image_token_id"]
-        for text, prompt, answer in zip(prompts, rows, answer_ids, strict=True):
-            said, seen = text.count(IMAGE), (prompt + answer).count(image)
+            if len(answers) != len(rows):
+                raise ValueError(f"{len(answers)} answers for {len(rows)} questions; give one for each")
+            starts = [len(row) - row[::-1].index(image) if train_on_questions else len(row) for row in rows]
+            rows = [row + self._answer_ids(answer) for row, answer in zip(rows, answers, strict=True)]
+            columns = {"labels": [[-100] * start + row[start:] for start, row in zip(starts, rows, strict=True)]}
+        columns = {"input_ids": rows, **columns}
+        if truncation and truncation != "do_not_truncate":
+            limit = max_length or self.tokenizer.model_max_length
+            kept = slice(-limit, None) if self.tokenizer.truncation_side == "left" else slice(limit)
+            columns = {name: [row[kept] for row in column] for name, column in columns.items()}
+        rows = columns["input_ids"]
+        self._check_tokens(prompts, rows)
+
+        columns["attention_mask"] = [[1] * len(row) for row in rows]
+        if return_mm_token_type_ids:
+            columns["mm_token_type_ids"] = [[int(token == image) for token in row] for row in rows]
+        width = self._width(max(map(len, rows)), padding, max_length, pad_to_multiple_of)
+        on_the_left = (padding_side or ("left" if answers is None else "right")) == "left"
+        filling = {"input_ids": self.tokenizer.pad_token_id, **FILLING}
+        columns = {name: _pad(column, filling[name], width, on_the_left) for name, column in columns.items()}
+        return BatchFeature(columns, tensor_type=return_tensors)
+
+    def _check_tokens(self, texts: Sequence[str], rows: list[list[int]]) -> None:
+        """Refuse rows in which an image is lost, and rows that the decoder has no positions for."""
+        image, longest = self.image_token_id, max(map(len, rows))
+        for text, row in zip(texts, rows, strict=True):
+            said, seen = text.count(IMAGE), row.count(image)
             if said != seen:
-                raise ValueError(f"the tokenizer reads {seen} {IMAGE} in a text with {said} of them; reword it")
-        longest = max(len(prompt) + len(answer) for prompt, answer in zip(rows, answer_ids, strict=True))
+                raise ValueError(
+                    f"the tokenizer reads {seen} {IMAGE} in a text with {said} of them; reword it, or truncate it less"
+                )
         if longest > self.tokenizer.model_max_length:
             raise ValueError(
                 f"a text of {longest} tokens does not fit the decoder's {self.tokenizer.model_max_length}; shorten it"
             )
 
-        right = answers is not None
-        input_ids = [prompt + answer for prompt, answer in zip(rows, answer_ids, strict=True)]
-        batch = {
-            "input_ids": _pad(input_ids, self.tokenizer.pad_token_id, right),
-            "attention_mask": _pad([[1] * len(row) for row in input_ids], 0, right),
-        }
-        if answers is not None:
-            starts = [len(row) - row[::-1].index(image) if train_on_questions else len(row) for row in rows]
-            labels = [[-100] * start + row[start:] for start, row in zip(starts, input_ids, strict=True)]
-            batch["labels"] = _pad(labels, -100, right)
-        return BatchFeature(batch)
+    def _width(self, longest: int, padding: bool | str, max_length: int | None, multiple: int | None) -> int:
+        """How many tokens a row is filled up to; 0 where none is."""
+        if not padding or padding == "do_not_pad":
+            return 0
+        if padding == "max_length":
+            longest = max(longest, max_length or self.tokenizer.model_max_length)
+        return -(-longest // multiple) * multiple if multiple else longest
 
     def tokenize_answers(self, answers: Sequence[str] | Sequence[Sequence[str]]) -> Tensor:
         """Candidate answers for `FlamingoMedForConditionalGeneration.score_answers`.
@@ -195,7 +247,8 @@ class FlamingoMedProcessor(ProcessorMixin):
         if not isinstance(answers, Sequence) or not answers:
             raise ValueError("candidate answers are a list of texts, or a list of such lists; got none")
         if isinstance(answers[0], str):
-            return _pad([self._answer_ids(answer) for answer in answers], -100, right=True)
+            rows = [self._answer_ids(answer) for answer in answers]
+            return torch.tensor(_pad(rows, -100, max(map(len, rows)), on_the_left=False))
         flat = self.tokenize_answers([answer for row in answers for answer in _texts(row, "answer")])
         return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
 
@@ -204,65 +257,98 @@ class FlamingoMedProcessor(ProcessorMixin):
         images: OneImage | Sequence[OneImage] | Sequence[Sequence[OneImage]] | None = None,
         text: str | Sequence[str] | None = None,
         answers: str | Sequence[str] | None = None,
-        examples: Sequence[tuple[OneImage, str, str]] = (),
-        return_tensors: str = "pt",
-        **kwargs,
+        examples: Sequence[tuple[OneImage, str, str]] | None = None,
+        **kwargs: Unpack[ProcessingKwargs],
     ) -> BatchFeature:
         """Everything the model needs for b questions.
 
         Args:
-            images: for one question its image or list of images; for b questions b images, or b lists of images. A
-                tuple of images is one study, whose views the model takes as frames of one image.
-            text: one question or b, as a person would ask them. A text that holds `<image>` is a prompt, written as
-                `render` writes it, and stays as it is.
+            images: for one question its image or list of images; for b questions one image that all are about, b
+                images, b lists of images, or a list of as many images as there are `<image>` in the prompts. An image
+                is anything that `read_image` takes: a PIL image, an array, a path, a URL. A tuple of images is one
+                study, whose views the model takes as frames of one image.
+            text: one question or b, as a person would ask them about their images; none asks for a report. A text that
+                holds `<image>`, or comes without an image, is a prompt, written as `render` or a chat template writes
+                it, and stays as it is.
             answers: the answers, in training.
             examples: image, question and answer, to be shown before each question (few-shot).
-            return_tensors: "pt".
-            kwargs: for the image processor.
+            kwargs: for tokenizer and image processor, flat or as text_kwargs and images_kwargs; see `tokenize`. Videos
+                and sounds are taken where there are none of them.
 
         Returns:
-            pixel_values (b n c h w), n the largest number of images of a row, or with studies (b n f c h w) and
-            frame_mask (b n f), False where a study has fewer than f; and `tokenize`'s input_ids, attention_mask and
-            labels.
+            `tokenize`'s input_ids, attention_mask and labels; and, where there is an image, pixel_values (b n c h w),
+            n the largest number of images of a row, or with studies (b n f c h w) and frame_mask (b n f), False where
+            a study has fewer than f.
 
         Raises:
-            ValueError: no image, one that cannot be read, or another number of images than of `<image>` tokens; texts
-                that are none, or hold special tokens.
+            ValueError: neither text nor image, an image that cannot be read, or another number of images than of
+                `<image>` tokens.
         """
-        if return_tensors != "pt":
-            raise ValueError(f'return_tensors is "pt", got {return_tensors!r}')
-        # Pipelines and chat templates also pass modalities that are not there, and padding, which is always done.
-        kwargs = {name: value for name, value in kwargs.items() if value is not None and name != "padding"}
-        texts = _texts([""] if text is None or text == [] else text, "question")
-        if not isinstance(examples, Sequence) or not all(
-            isinstance(example, tuple | list) and len(example) == 3 for example in examples
+        for name in ("videos", "audio", "audios"):
+            if not _is_empty(kwargs.pop(name, None)):
+                raise ValueError(f"the model reads images and text, but no {name}; leave them out")
+        if text is None and _is_empty(images):
+            raise ValueError("there is nothing to read; pass images=…, text=… or both")
+        texts = _texts("" if text is None else text, "question")
+        if not isinstance(examples or (), Sequence) or not all(
+            isinstance(example, tuple | list) and len(example) == 3 for example in examples or ()
         ):
             raise ValueError("an example is an image, a question and an answer")
-        shown = [image for image, _, _ in examples]
-        said = [(question, answer) for _, question, answer in examples]
-        if examples and any(IMAGE in text for text in texts):
+        shown = [image for image, _, _ in examples or ()]
+        said = [(question, answer) for _, question, answer in examples or ()]
+        if said and any(IMAGE in text for text in texts):
             raise ValueError(f"a text with {IMAGE} is a whole prompt; write the examples into it")
-        rows = _images_of_rows(images, len(texts))
+        rows = _images_of_rows(images, texts)
         prompts = [
-            text if IMAGE in text else self.render(text, len(row), said) for text, row in zip(texts, rows, strict=True)
+            self.render(text, len(row), said) if (row or said) and IMAGE not in text else text
+            for text, row in zip(texts, rows, strict=True)
         ]
         rows = [[*shown, *row] for row in rows]
         for prompt, row in zip(prompts, rows, strict=True):
-            if len(row) != prompt.count(IMAGE) or not row:
-                raise ValueError(f"{len(row)} images for {prompt.count(IMAGE)} {IMAGE} tokens; give one for each")
-        return BatchFeature({**self.pixels(rows, **kwargs), **self.tokenize(prompts, answers)})
+            if len(row) != prompt.count(IMAGE):
+                raise ValueError(
+                    f"{len(row)} images for {prompt.count(IMAGE)} {IMAGE} tokens; the number of {IMAGE} tokens in the "
+                    "prompts should be the same as the number of images"
+                )
+
+        text_kwargs, images_kwargs = self._options(kwargs)
+        with_offsets = text_kwargs.pop("return_text_replacement_offsets", False)
+        answers = [answers] if isinstance(answers, str) else answers
+        batch = self.tokenize(prompts, answers, **text_kwargs)
+        if any(rows):
+            batch.update(self.pixels(rows, **images_kwargs))
+            batch.convert_to_tensors(text_kwargs.get("return_tensors", "pt"))
+        if with_offsets:  # every token of an image stays one
+            offsets = self.get_text_with_replacements(prompts, [IMAGE] * sum(map(len, rows)))[1]
+            batch["text_replacement_offsets"] = offsets
+        return batch
+
+    def _options(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What was asked of tokenizer and image processor, flat or in a dictionary for each."""
+        # Pipelines and chat templates also pass what is not there.
+        kwargs = {name: value for name, value in kwargs.items() if value is not None or name == "return_tensors"}
+        kwargs = {name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()}
+        flat = {**kwargs.get("text_kwargs", {}), **kwargs}
+        own = ("padding_side", "return_mm_token_type_ids", "return_text_replacement_offsets")
+        merged = self._merge_kwargs(
+            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
+        # A tokenizer's own padding side is that of its pretraining.
+        text_kwargs = {name: value for name, value in merged["text_kwargs"].items() if name not in own}
+        text_kwargs |= {name: flat[name] for name in own if flat.get(name) is not None}
+        images_kwargs = {name: value for name, value in merged["images_kwargs"].items() if name != "return_tensors"}
+        return text_kwargs, images_kwargs
 
     def pixels(self, rows: list[list[OneImage]], **kwargs) -> dict[str, Tensor]:
         """Images of b rows → pixel_values (b n c h w), or (b n f c h w) and frame_mask (b n f).
 
         Raises:
-            ValueError: what is no image, or cannot be read or prepared.
+            ValueError: an image that `read_image` cannot read.
         """
         studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
         counts, frames = [len(row) for row in rows], [len(study) for study in studies]
-        flat = [_image(image) for study in studies for image in study]
+        flat = [read_image(image) for study in studies for image in study]
         try:
-            flat = self.image_processor.fetch_images(flat)
             pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
         except Exception as error:  # of whatever kind: image processors check neither images nor settings
             raise ValueError(f"the images cannot be prepared: {' '.join(str(error).split())[:300]}") from error
@@ -271,6 +357,32 @@ class FlamingoMedProcessor(ProcessorMixin):
             return {"pixel_values": pixel_values.squeeze(2)}
         is_frame = _regroup(torch.ones(len(pixels), dtype=torch.bool), frames)
         return {"pixel_values": pixel_values, "frame_mask": _regroup(is_frame, counts)}
+
+    @property
+    def image_token(self) -> str:
+        """What stands for an image in a prompt."""
+        return IMAGE
+
+    @property
+    def image_token_id(self) -> int:
+        """The token of an image."""
+        return self.token_ids["image_token_id"]
+
+    def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
+        """What stands for an image in the tokens: as in the prompt, one of them."""
+        return IMAGE
+
+    def _get_num_multimodal_tokens(self, image_sizes: Sequence[Sequence[int]] | None = None, **kwargs):
+        """How many tokens and patches stand for images of these sizes: one each (vLLM asks for it)."""
+        ones = [1] * len(image_sizes or ())
+        return MultiModalData(num_image_tokens=ones, num_image_patches=ones)
+
+    def save_pretrained(self, save_directory, push_to_hub: bool = False, **kwargs) -> list[str]:
+        """As of any processor; the name of the class that the code beside it holds is for the file alone."""
+        try:
+            return super().save_pretrained(save_directory, push_to_hub, **kwargs)
+        finally:
+            self.__dict__.pop("auto_map", None)
 
     @property
     def model_input_names(self) -> list[str]:
@@ -291,19 +403,37 @@ class FlamingoMedProcessor(ProcessorMixin):
         return text
 
 
-def _images_of_rows(images, num_rows: int) -> list[list[OneImage]]:
+def _is_empty(media: Any) -> bool:
+    """Whether nothing is given: None, an empty list, or a list of such."""
+    return media is None or (isinstance(media, list | tuple) and all(map(_is_empty, media)))
+
+
+def _images_of_rows(images: Any, texts: list[str]) -> list[list[OneImage]]:
     """Images of each row, from any of the forms that a processor takes."""
-    if images is None:
-        raise ValueError("a question needs an image; pass images=…")
-    if not isinstance(images, list):
-        images = [images]
-    if any(isinstance(row, list) for row in images) and not all(isinstance(row, list) for row in images):
-        raise ValueError("images of several questions are a list of images, or a list of lists of images, not both")
-    if not any(isinstance(row, list) for row in images):
-        images = [images] if num_rows == 1 else [[image] for image in images]
-    if len(images) != num_rows:
-        raise ValueError(f"images for {len(images)} rows, but {num_rows} questions")
-    return images
+    if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+        images = list(images)
+    if _is_empty(images):
+        return [[] for _ in texts]
+    if not isinstance(images, list):  # a single one, which all questions are about
+        return [[images] for _ in texts]
+    if any(isinstance(row, list) for row in images):
+        rows = [row if isinstance(row, list) else [row] for row in images]
+    elif len(texts) == 1:
+        rows = [images]
+    else:
+        counts = [text.count(IMAGE) for text in texts]
+        if sum(counts) != len(images):  # questions, which hold none, are about one each
+            counts = [count or 1 for count in counts]
+        if sum(counts) != len(images):
+            counts = [1] * len(images)
+        ends = np.cumsum(counts).tolist()
+        rows = [images[end - count : end] for end, count in zip(ends, counts, strict=True)]
+    if len(rows) != len(texts):
+        raise ValueError(
+            f"images for {len(rows)} rows, but {len(texts)} questions; the number of {IMAGE} tokens in the prompts "
+            "should be the same as the number of images; an image that is no list is shown to all questions"
+        )
+    return rows
 
 
 def _texts(texts: str | Iterable[str], what: str) -> list[str]:
@@ -319,23 +449,10 @@ def _texts(texts: str | Iterable[str], what: str) -> list[str]:
     return texts
 
 
-def _image(image: Any) -> Any:
-    """An image that has pixels: of PIL, or an array or tensor of one, or the path or address of a file."""
-    if isinstance(image, str) and image:
-        return image
-    shape = image.size if isinstance(image, Image) else getattr(image, "shape", ())
-    if not isinstance(image, Image | np.ndarray | Tensor) or len(shape) not in (2, 3):
-        raise ValueError(f"an image is of PIL, or an array of two or three dimensions, not of {type(image).__name__}")
-    if 0 in shape:
-        raise ValueError(f"an image has no pixels: {' × '.join(map(str, shape))}")
-    return image
-
-
-def _pad(rows: list[list[int]], value: int, right: bool) -> Tensor:
-    """Rows of different lengths to (b t)."""
-    longest = max(map(len, rows))
-    fill = [[value] * (longest - len(row)) for row in rows]
-    return torch.tensor([row + pad if right else pad + row for row, pad in zip(rows, fill, strict=True)])
+def _pad(rows: list[list], value: Any, width: int, on_the_left: bool) -> list[list]:
+    """Rows filled up to a width that may be less than theirs."""
+    filling = [[value] * (width - len(row)) for row in rows]
+    return [fill + row if on_the_left else row + fill for row, fill in zip(rows, filling, strict=True)]
 
 
 def _regroup(flat: Tensor, counts: list[int]) -> Tensor:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors
 from flamingo_med.evaluation.calibration import Calibration, fit, guarantee, save_calibration
 from flamingo_med.evaluation.predictions import read_meta, read_predictions
 from flamingo_med.evaluation.tables import format_measures
 from flamingo_med.reporting.calibration_plots import write_plots
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 
 WORDS = {"predictions": "predictions.jsonl of an evaluation with --split validation"}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flamingo_med.cli.arguments import build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation.map_comparison import compare, draw, page, says
 from flamingo_med.explanation.measurement import choose
@@ -18,7 +18,7 @@ from flamingo_med.explanation.methods import METHODS, load_method
 from flamingo_med.inference.split_arguments import TRUST_HELP
 from flamingo_med.reporting.figures import to_png
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError, check_keys, check_path
+from processing.errors import InputError, check_keys, check_path, disk_errors
 from processing.files import write_whole
 
 

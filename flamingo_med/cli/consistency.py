@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from flamingo_med.cli.arguments import OFTEN, build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.evaluation.conditions import features_of
 from flamingo_med.evaluation.consistency import (
@@ -29,7 +29,7 @@ from flamingo_med.inference.split_arguments import SplitArguments, results_folde
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
 from processing.datasets.vqa_rad import paraphrase_pairs
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 from processing.files import write_json
 
 

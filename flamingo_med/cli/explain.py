@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from flamingo_med.cli.arguments import OFTEN, build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.explanation import explanation_card
 from flamingo_med.explanation.faithfulness import randomise
@@ -24,7 +24,7 @@ from flamingo_med.inference.split_arguments import SplitArguments, results_folde
 from flamingo_med.reporting.figures import to_png
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError, check_keys, check_path
+from processing.errors import InputError, check_keys, check_path, disk_errors
 from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
 

@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.explanation.classifier import load_classifier
@@ -27,7 +27,7 @@ from flamingo_med.explanation.methods import load_method
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from flamingo_med.inference.answering import load_model
 from flamingo_med.inference.split_arguments import TRUST_HELP
-from processing.errors import check_keys, check_path
+from processing.errors import check_keys, check_path, disk_errors
 from processing.files import write_json, write_whole
 from processing.images import read_image
 

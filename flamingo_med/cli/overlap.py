@@ -11,10 +11,9 @@ from pathlib import Path
 from datasets import Dataset, concatenate_datasets
 
 from flamingo_med.cli.parser import CommandParser
-from flamingo_med.common.folders import disk_errors
 from processing.datasets import SPLITS, load_split
 from processing.datasets.split_overlap import COUNTS, overlap, verdict
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, disk_errors
 from processing.files import write_json
 
 KINDS = {

@@ -1,26 +1,14 @@
-"""Folders that commands write to: one writer at a time, and a full or read-only disk as one sentence."""
+"""Folders that commands write to: one writer at a time, and whole or not at all."""
 
-import errno
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
-from processing.errors import InputError
-
-FAULTS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the share of the disk is used up",
-    errno.EROFS: "the disk is read-only",
-    errno.EACCES: "there is no right to write",
-    errno.EPERM: "there is no right to write",
-}
-AGAIN = "make room or choose another folder, and run the same again; what is done is kept"
+from processing.errors import InputError, disk_errors
 
 
 def lock_folder(folder: str | Path, *, first_process: bool = True) -> FileLock:
@@ -46,29 +34,6 @@ def lock_folder(folder: str | Path, *, first_process: bool = True) -> FileLock:
 
 
 @contextmanager
-def disk_errors(folder: str | Path, way_out: str = AGAIN) -> Iterator[None]:
-    """Say in one sentence that a folder cannot be written.
-
-    Args:
-        folder: what is written in the block lies in it.
-        way_out: ending of the sentence.
-
-    Raises:
-        InputError: the disk is full or read-only, or the user may not write; names the folder, or what else could not
-            be written.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        fault = disk_fault(error)
-        if fault is None:
-            raise
-        path = getattr(error, "filename", None)
-        place = path if isinstance(path, str) and not Path(path).is_relative_to(folder) else folder
-        raise InputError(f"{fault}: {place} could not be written; {way_out}") from None
-
-
-@contextmanager
 def whole_folder(folder: str | Path) -> Iterator[Path]:
     """An empty folder that takes the place of `folder`, which is empty or not there, once the block has filled it.
 
@@ -86,13 +51,3 @@ def whole_folder(folder: str | Path) -> Iterator[Path]:
         part.mkdir()
         yield part
         os.replace(part, folder)
-
-
-def disk_fault(error: BaseException) -> str | None:
-    """What is wrong with the disk, by an error of whatever has written; None if the error is another one."""
-    if isinstance(error, OSError) and error.errno in FAULTS:
-        return FAULTS[error.errno]
-    if "inline_container" in str(error):  # torch's writer of zip files
-        return FAULTS[errno.ENOSPC]
-    found = re.search(r"(?:os error|errno) (\d+)", str(error))  # safetensors and pyarrow
-    return FAULTS.get(int(found[1])) if found else None

@@ -7,11 +7,16 @@ from processing.processing_flamingo_med import CHAT_TEMPLATE
 SKELETON = """
 {{- START -}}
 {%- for message in messages -%}
+    {%- if message.role not in ["system", "user", "assistant"] -%}
+        {{ raise_exception("a message is of the role system, user or assistant, not " ~ message.role) }}
+    {%- endif -%}
     {%- set blocks = [{"type": "text", "text": message.content}] if message.content is string else message.content -%}
     {%- set text = blocks | selectattr("type", "equalto", "text") | map(attribute="text") | join(" ") -%}
     {%- set images = blocks | selectattr("type", "equalto", "image") | list -%}
     {%- if message.role == "assistant" -%}
-        {{ ANSWER.replace("{}", text) }}
+        {%- generation -%}{{ ANSWER.replace("{}", text) }}{%- endgeneration -%}
+    {%- elif message.role == "system" -%}
+        {{ text }}
     {%- else -%}
         {{- USER + (BEFORE_IMAGES if images else "") + IMAGE * (images | length) -}}
         {{- QUESTION.replace("{}", text) if text else REPORT -}}

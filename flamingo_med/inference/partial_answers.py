@@ -4,8 +4,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from flamingo_med.common.folders import disk_errors
 from flamingo_med.inference.backends import Answer
+from processing.errors import disk_errors
 
 
 class PartialAnswers:

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import merge
 from flamingo_med.evaluation.baselines import image_lookup_answers, majority_answers, question_only_answers
@@ -26,7 +26,7 @@ from flamingo_med.reporting.model_card import refresh_card
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
 from processing.datasets.split_overlap import QUICK, overlap, verdict
-from processing.errors import InputError, check_path
+from processing.errors import InputError, check_path, disk_errors
 from processing.files import write_json
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ import yaml
 from datasets import Dataset
 from transformers import set_seed
 
-from flamingo_med.common.folders import disk_errors, lock_folder
+from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.settings import build_arguments, merge, read_recipe
 from flamingo_med.training.checkpoints import MAKE_ROOM, find_best, find_checkpoint, is_final
 from flamingo_med.training.identity import RECIPE, changes_since, describe_origin, seal, write_origin
@@ -19,7 +19,7 @@ from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainin
 from processing.datasets import SPLITS, count_unseen
 from processing.datasets.arguments import DataArguments
 from processing.datasets.split_overlap import QUICK, overlap, verdict
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 from processing.files import write_json, write_whole
 
 KINDS = (DataArguments, ModelArguments, FlamingoMedTrainingArguments)

@@ -28,7 +28,6 @@ from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_rep
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
-from flamingo_med.common.folders import disk_errors
 from flamingo_med.common.settings import build_arguments
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.inference.answering import Answer, answer_questions
@@ -46,7 +45,7 @@ from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration, labelled_positions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, disk_errors
 from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 

@@ -16,12 +16,11 @@ from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from flamingo_med.common.folders import disk_errors
 from processing.datasets.phantom_drawing import Scene, draw
 from processing.datasets.phantom_patients import sample_scene
 from processing.datasets.phantom_questions import Question, ask, balance
 from processing.datasets.rows import make_row, to_dataset
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 
 VERSION = 1  # part of the cache folder's name: raise it whenever a pixel or a box changes
 BOXES_FILE = "boxes.json"

@@ -15,6 +15,8 @@ from transformers.dynamic_module_utils import get_relative_imports
 from tests import ROOT
 from tests.conftest import QUESTIONS
 
+CODE = ("modeling_flamingo_med", "processing")  # where the files that ship stand
+
 # As where the two packages are not installed, whatever the environment of the tests is.
 NOT_INSTALLED = """
 import sys
@@ -115,8 +117,8 @@ def imports(path: Path) -> list[ast.ImportFrom | ast.Import]:
 def test_the_code_is_whole_and_stands_alone(checkpoint):
     """The rules of remote code: one relative dot, no subpackage, nothing of ours but what lies beside it."""
     files = sorted(checkpoint.glob("*.py"))
-    ours = sorted((ROOT / "modeling_flamingo_med").glob("*_flamingo_med.py"))
-    assert [file.name for file in files] == sorted([*(file.name for file in ours), "processing_flamingo_med.py"])
+    ours = sorted([file.name for room in CODE for file in (ROOT / room).glob("*_flamingo_med.py")])
+    assert [file.name for file in files] == ours
     for file in files:
         relative = {node.module for node in imports(file) if isinstance(node, ast.ImportFrom) and node.level}
         assert relative == set(get_relative_imports(file)), file  # found by a pattern, in docstrings too

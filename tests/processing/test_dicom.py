@@ -13,7 +13,7 @@ from pydicom import Dataset, FileDataset, uid  # noqa: E402
 from pydicom.dataset import FileMetaDataset  # noqa: E402
 from pydicom.encaps import encapsulate, get_frame  # noqa: E402
 
-from processing import images  # noqa: E402
+from processing import images_flamingo_med  # noqa: E402
 from processing.dicom import codestream_size, read_dicom  # noqa: E402
 from processing.errors import InputError  # noqa: E402
 from processing.images import read_image  # noqa: E402
@@ -375,7 +375,7 @@ def test_no_compression_is_a_bomb(monkeypatch):
     with pytest.raises(InputError, match="is deflated"):
         read_image(encode(deflated))
 
-    monkeypatch.setattr(images, "MAX_BYTES", 300)
+    monkeypatch.setattr(images_flamingo_med, "MAX_BYTES", 300)
     with pytest.raises(InputError, match="is larger than"):
         read_image(encode(make(RAMP, 12)))
 

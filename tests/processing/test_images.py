@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing import images
+from processing import images_flamingo_med
 from processing.errors import InputError
 from processing.images import read_image
 
@@ -153,10 +153,10 @@ def test_limits_are_checked_before_decoding(picture, tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     path.write_bytes(encode(picture))
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr(images, "MAX_PIXELS", 53)
+    monkeypatch.setattr(images_flamingo_med, "MAX_PIXELS", 53)
     with pytest.raises(InputError, match=r"large\.png has more than 53 pixels \(9 × 6\)"):
         read_image(path)
-    monkeypatch.setattr(images, "MAX_BYTES", 20)
+    monkeypatch.setattr(images_flamingo_med, "MAX_BYTES", 20)
     with pytest.raises(InputError, match=r"large\.png is larger than"):
         read_image(path)
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flamingo_med.common.folders import disk_errors, disk_fault, whole_folder
-from processing.errors import InputError
+from flamingo_med.common.folders import whole_folder
+from processing.errors import InputError, disk_errors, disk_fault
 from processing.files import write_json
 
 

@@ -66,9 +66,8 @@ def training(tmp_path, *arguments) -> list:
     return ["train", "phantom", *data, "--push_to_hub", "--hub_model_id", "alice/run", *arguments]
 
 
-CODE = {path.name for path in (ROOT / "modeling_flamingo_med").glob("*_flamingo_med.py")} | {
-    "processing_flamingo_med.py"
-}
+ROOMS = ("modeling_flamingo_med", "processing")
+CODE = {path.name for room in ROOMS for path in (ROOT / room).glob("*_flamingo_med.py")}
 MODEL = {"config.json", "generation_config.json", "model.safetensors", *CODE}
 PROCESSOR = {"chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
 OF_A_CHECKPOINT = {"manifest.json", "trained_images.txt", "run.json"}
