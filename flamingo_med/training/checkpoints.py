@@ -142,7 +142,8 @@ def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | N
     saved = json.loads(Path(checkpoint, STATE).read_text())["best_model_checkpoint"]
     if not args.load_best_model_at_end or saved is None:
         return saved
-    places = [Path(saved), Path(args.output_dir, Path(saved).name), Path(checkpoint).parent / Path(saved).name]
+    name = Path(saved).name  # the run may have been moved
+    places = [Path(args.output_dir, name), Path(checkpoint).parent / name, Path(saved)]
     best = next((path for path in places if path.is_dir()), None)
     fault = "it is gone" if best is None else damage(best)
     if fault is None:
