@@ -27,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "FlamingoMedConfig": "modeling_flamingo_med",
     "FlamingoMedForConditionalGeneration": "modeling_flamingo_med",
+    "FlamingoMedModel": "modeling_flamingo_med",
     "FlamingoMedProcessor": "processing.processing_flamingo_med",
     "FlamingoMedTrainer": "flamingo_med.training.trainer",
     "FlamingoMedTrainingArguments": "flamingo_med.training.trainer",

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import CausalLMOutputWithPast, ModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 from transformers.models.clip import CLIPVisionModelWithProjection
 
@@ -43,7 +43,9 @@ def load_language_model(source: str | PretrainedConfig, revision: str | None = N
 
 def part_config(source: str | PretrainedConfig, part: str, revision: str | None = None) -> PretrainedConfig:
     """The configuration of a backbone: of a model of images and text, that of its part."""
-    config = source if isinstance(source, PretrainedConfig) else AutoConfig.from_pretrained(source, revision=revision)
+    if isinstance(source, PretrainedConfig):
+        return getattr(source, part, source)
+    config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
     return getattr(config, part, config)
 
 
@@ -53,7 +55,8 @@ def _load(
     if isinstance(source, PretrainedConfig):
         return kind._from_config(config) if issubclass(kind, PreTrainedModel) else kind.from_config(config)
     # In one precision, whatever each was stored in; `from_pretrained(dtype=…)` and autocast choose another for all.
-    return kind.from_pretrained(source, config=config, dtype=torch.float32, revision=revision)
+    how = {"dtype": torch.float32, "revision": revision, "trust_remote_code": False}
+    return kind.from_pretrained(source, config=config, **how)
 
 
 def resize_embeddings(language_model: PreTrainedModel, vocab_size: int) -> None:
@@ -68,11 +71,14 @@ def reference(source: str, model: PreTrainedModel) -> dict[str, str | None]:
     return {"name": name, "revision": getattr(model.config, "_commit_hash", None)}
 
 
-def image_features(encoder: PreTrainedModel, pixels: Tensor, layer: int, select: str) -> Tensor:
-    """What the image encoder makes of images (b c h w): features (b p d).
+def image_features(
+    encoder: PreTrainedModel, pixels: Tensor, layer: int, select: str, **kwargs
+) -> tuple[Tensor, ModelOutput]:
+    """What the image encoder makes of images (b c h w): features (b p d), and its whole output.
 
     Args:
         layer, select: see `FlamingoMedConfig.vision_feature_layer` and `vision_feature_select`.
+        kwargs: passed to the encoder.
 
     Raises:
         ValueError: the encoder cannot take images of that size, or has no such layer, or nothing pooled.
@@ -82,13 +88,15 @@ def image_features(encoder: PreTrainedModel, pixels: Tensor, layer: int, select:
     if "interpolate_pos_encoding" in inspect.signature(encoder.forward).parameters:
         # Encoders without the option interpolate by themselves where they can.
         options["interpolate_pos_encoding"] = not encoder.config.image_size == height == width
-    outputs = encoder(pixels, output_hidden_states=layer != -1, **options)
+    if layer != -1:
+        options["output_hidden_states"] = True
+    outputs = encoder(pixels.to(encoder.dtype), return_dict=True, **{**kwargs, **options})
 
     if select == "pooled":
         pooled = outputs.get("image_embeds", outputs.get("pooler_output"))
         if pooled is None:
             raise ValueError(f"{type(encoder).__name__} has no pooled vector; use vision_feature_select='full'")
-        return rearrange(pooled.flatten(1), "b d -> b 1 d")
+        return rearrange(pooled.flatten(1), "b d -> b 1 d"), outputs
     if layer == -1:
         features = outputs.last_hidden_state
     else:
@@ -97,11 +105,11 @@ def image_features(encoder: PreTrainedModel, pixels: Tensor, layer: int, select:
             raise ValueError(f"vision_feature_layer {layer} is not among the encoder's {depth} hidden states")
         features = outputs.hidden_states[layer]
     if features.ndim == 4:  # a convolutional encoder's map
-        return rearrange(features, "b d h w -> b (h w) d")
+        return rearrange(features, "b d h w -> b (h w) d"), outputs
     if select == "patch":
         patch = encoder.config.patch_size
         features = features[:, -(height // patch) * (width // patch) :]  # class and register tokens come first
-    return features
+    return features, outputs
 
 
 def find_decoder_layers(language_model: PreTrainedModel) -> nn.ModuleList:
@@ -144,3 +152,14 @@ def set_layer_dropout(language_model: PreTrainedModel, enabled: bool) -> None:
         own = {name: p for name, p in vars(layer).items() if name.endswith("dropout") and isinstance(p, float)}
         configured = vars(layer).setdefault("_configured_dropout", own)
         vars(layer).update(configured if enabled else dict.fromkeys(configured, 0.0))
+
+
+def keep_statistics(model: nn.Module) -> None:
+    """Put batch norm whose weights are frozen in evaluation mode, so that its running statistics are frozen too.
+
+    Whoever has frozen them, such as an adapter (PEFT), which would not save the statistics.
+    """
+    for module in model.modules():
+        has_statistics = isinstance(module, nn.modules.batchnorm._NormBase)
+        if has_statistics and not any(p.requires_grad for p in module.parameters()):
+            module.eval()

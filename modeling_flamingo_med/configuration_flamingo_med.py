@@ -34,6 +34,16 @@ class FlamingoMedConfig(PretrainedConfig):
 
     model_type = "flamingo_med"
     sub_configs = {"vision_config": AutoConfig, "text_config": AutoConfig}  # noqa: RUF012 (as transformers reads it)
+    # What a trainer does not gather as predictions, of all that the model returns.
+    keys_to_ignore_at_inference = [  # noqa: RUF012
+        "past_key_values",
+        "cache",
+        "hidden_states",
+        "attentions",
+        "image_key_values",
+        "cross_attentions",
+        "resampler_attentions",
+    ]
 
     vision_config: PretrainedConfig | dict | None = None
     """Configuration (or its dict with `model_type`) of any `transformers` image encoder; CLIP's where None."""

@@ -68,7 +68,7 @@ def packed_mask(sequence_ids: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def check_images(latest_image: Tensor, image_key_values: Tensor | None, num_latents: int) -> None:
-    """Refuse a token that waits for an image that is not there: it would see none, in silence.
+    """Refuse a token that waits for an image that is not there, and images that no token waits for, in silence.
 
     Args:
         latest_image: (b t) as in `image_mask`.
@@ -78,8 +78,12 @@ def check_images(latest_image: Tensor, image_key_values: Tensor | None, num_late
     num_images = 0 if image_key_values is None else image_key_values.shape[-2] // num_latents
     if image_key_values is not None and len(image_key_values) != len(latest_image):
         raise ValueError(f"images of {len(image_key_values)} rows for input_ids {tuple(latest_image.shape)}")
-    if not torch.compiler.is_compiling() and latest_image.max() > num_images:
+    if torch.compiler.is_compiling():
+        return
+    if latest_image.max() > num_images:
         raise ValueError(f"{latest_image.max()} <image> tokens in a row, but {num_images} images")
+    if num_images and latest_image.max() == 0:
+        raise ValueError(f"{num_images} images in a row, but no <image> token, so the text would see none of them")
 
 
 class FlamingoMedGatedCrossAttention(GradientCheckpointingLayer):

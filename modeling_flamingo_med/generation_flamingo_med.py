@@ -8,6 +8,13 @@ from transformers.modeling_outputs import ModelOutput
 
 from .backbones_flamingo_med import CACHE
 
+# Options of `generate` that would be wrong or without effect, each with the reason and the way out.
+REFUSED = {
+    "assistant_model": "an assistant would look at this model's images; use prompt_lookup_num_tokens instead",
+    "guidance_scale": "it calls the model a second time without the images of its cache; leave it out",
+    "output_cross_attentions": "they are not collected token by token; call the model on the finished sequences",
+}
+
 
 class FlamingoMedGenerationMixin(GenerationMixin):
     """What a model with `encode_images`, `project_image_latents` and our `forward` can do with a prompt."""
@@ -33,10 +40,13 @@ class FlamingoMedGenerationMixin(GenerationMixin):
             image_latents = self.encode_images(pixel_values, frame_mask, image_features)
         if image_latents is not None:
             image_key_values = self.project_image_latents(image_latents, image_indices)
-        if kwargs.get("assistant_model") is not None:
-            raise ValueError("an assistant would look at this model's images; use prompt_lookup_num_tokens instead")
-        input_ids = kwargs["input_ids"] if inputs is None else inputs
-        prompt_images = self.find_latest_image(input_ids, image_key_values)
+        for option, reason in REFUSED.items():
+            if kwargs.get(option):
+                raise ValueError(f"{option} cannot be used here: {reason}")
+        prompt = kwargs.get("input_ids") if inputs is None else inputs
+        if prompt is None:
+            prompt = self.find_marks(kwargs.get("inputs_embeds"))
+        prompt_images = self.find_latest_image(prompt, image_key_values)
         return super().generate(inputs, image_key_values=image_key_values, prompt_images=prompt_images, **kwargs)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:
@@ -48,9 +58,14 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
         past = model_inputs.get(CACHE)
         start = 0 if past is None else int(past.get_seq_length())
-        stop = start + model_inputs["input_ids"].shape[1]
+        text = next(
+            model_inputs[name] for name in ("inputs_embeds", "input_ids") if model_inputs.get(name) is not None
+        )
+        stop = start + text.shape[1]
         generated = prompt_images[:, -1:].expand(-1, max(stop - prompt_images.shape[1], 0))
-        model_inputs["latest_image"] = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
+        latest_image = torch.cat([prompt_images, generated], dim=1)[:, start:stop]
+        # With other strides at each step, a compiled model would be compiled at each.
+        model_inputs["latest_image"] = latest_image.clone(memory_format=torch.contiguous_format)
         return model_inputs
 
     @torch.no_grad()

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from processing.augmentation import Augmentation
 from processing.datasets import images_of
-from processing.errors import InputError
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.row_checks import bad_texts, refuse
 
 
 class FlamingoMedCollator:
@@ -62,12 +62,14 @@ class FlamingoMedCollator:
             images = self.stored_features(studies)
         else:
             images = self.pixels(studies)
+        answers = [row["answer"] for row in rows] if self.answers else None
         try:
             prompts = [self.processor.render(row["question"]) for row in rows]
-            answers = [row["answer"] for row in rows] if self.answers else None
             tokens = self.processor.tokenize(prompts, answers, train_on_questions=self.train_on_questions)
-        except ValueError as error:
-            raise InputError(f"one of {len(rows)} questions, about {', '.join(studies)}: {error}") from None
+        except ValueError:
+            bad = bad_texts(self.processor, [row["question"] for row in rows], answers)
+            refuse([(rows[i].get("id", rows[i]["image_id"]), why) for i, why in bad.items()], len(rows), "a batch")
+            raise
         image_indices = torch.tensor([[number[row["image_id"]]] for row in rows])
         batch = {**images, "image_indices": image_indices, **tokens}
         if self.label2id:

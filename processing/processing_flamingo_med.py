@@ -3,7 +3,7 @@
 This file is made to ship with checkpoints, so it imports nothing of ours but what ships beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -58,10 +58,13 @@ CHAT_TEMPLATE = """
 class FlamingoMedProcessor(ProcessorMixin):
     """CLIP image preprocessing and GPT-2 tokenization in one object.
 
-    >>> processor = FlamingoMedProcessor.from_pretrained("runs/phantom")
-    >>> inputs = processor(images=image, text="Is there a pleural effusion?")
-    >>> inputs["pixel_values"].shape, inputs["input_ids"].shape
-    (torch.Size([1, 1, 3, 96, 96]), torch.Size([1, 13]))
+    >>> from PIL import Image
+    >>> from processing.tokenization import train_tokenizer
+    >>> tokenizer = train_tokenizer(["Is there a pleural effusion? yes no"] * 3, 300)
+    >>> processor = FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer, image_size=96)
+    >>> inputs = processor(images=Image.new("RGB", (120, 80)), text="Is there a pleural effusion?")
+    >>> inputs["pixel_values"].shape
+    torch.Size([1, 1, 3, 96, 96])
     """
 
     def __init__(self, image_processor=None, tokenizer=None, chat_template=None):
@@ -85,8 +88,9 @@ class FlamingoMedProcessor(ProcessorMixin):
         if vision is None:
             image_processor = CLIPImageProcessorPil(**changes)
         else:
-            image_processor = AutoImageProcessor.from_pretrained(vision, backend="pil", **changes)
-        tokenizer = AutoTokenizer.from_pretrained(text) if isinstance(text, str) else text
+            changes |= {"backend": "pil", "trust_remote_code": False}
+            image_processor = AutoImageProcessor.from_pretrained(vision, **changes)
+        tokenizer = AutoTokenizer.from_pretrained(text, trust_remote_code=False) if isinstance(text, str) else text
         tokenizer.add_special_tokens(
             {
                 "eos_token": AddedToken(END_OF_CHUNK, lstrip=True, special=True),
@@ -126,8 +130,11 @@ class FlamingoMedProcessor(ProcessorMixin):
             examples: questions with their answers, each about one image, that come before it (few-shot).
 
         Raises:
-            ValueError: a text holds a special token, which would be read as more than text.
+            ValueError: a text holds a special token, which would be read as more than text, or is none; no such number
+                of images.
         """
+        if not isinstance(num_images, int) or num_images < 0:
+            raise ValueError(f"num_images is a whole number from 0, got {num_images!r}")
         messages = []
         for text, answer in examples:
             messages += [self._user(text, 1), {"role": "assistant", "content": self._plain(answer, "answer")}]
@@ -172,10 +179,12 @@ class FlamingoMedProcessor(ProcessorMixin):
             the question too, and are -100 elsewhere.
 
         Raises:
-            ValueError: an answer holds a special token, a row is longer than the decoder's context, or the tokens
-                mark another number of images than the text.
+            ValueError: no texts, or what is none; an answer holds a special token, a row is longer than the decoder's
+                context, or the tokens mark another number of images than the text.
         """
-        encoded = self.tokenizer(list(prompts), **{"return_token_type_ids": False, **kwargs})
+        prompts = _texts(prompts, "prompt")
+        answers = None if answers is None else _texts(answers, "answer")
+        encoded = self.tokenizer(prompts, **{"return_token_type_ids": False, **kwargs})
         rows, image = encoded["input_ids"], self.image_token_id
         columns: dict[str, list[list]] = {name: encoded[name] for name in FILLING if name in encoded}
         if answers is not None:
@@ -231,11 +240,16 @@ class FlamingoMedProcessor(ProcessorMixin):
 
         Returns:
             (s t) or (b s t) token ids up to `<EOC>`, -100 on padding.
+
+        Raises:
+            ValueError: no answers, or what is no text.
         """
+        if not isinstance(answers, Sequence) or not answers:
+            raise ValueError("candidate answers are a list of texts, or a list of such lists; got none")
         if isinstance(answers[0], str):
             rows = [self._answer_ids(answer) for answer in answers]
             return torch.tensor(_pad(rows, -100, max(map(len, rows)), on_the_left=False))
-        flat = self.tokenize_answers([answer for row in answers for answer in row])
+        flat = self.tokenize_answers([answer for row in answers for answer in _texts(row, "answer")])
         return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
 
     def __call__(
@@ -275,9 +289,11 @@ class FlamingoMedProcessor(ProcessorMixin):
                 raise ValueError(f"the model reads images and text, but no {name}; leave them out")
         if text is None and _is_empty(images):
             raise ValueError("there is nothing to read; pass images=…, text=… or both")
-        texts = [text] if isinstance(text, str) else [""] if text is None else list(text)
-        if not texts or not all(isinstance(text, str) for text in texts):
-            raise ValueError("text is a question or a list of questions")
+        texts = _texts("" if text is None else text, "question")
+        if not isinstance(examples or (), Sequence) or not all(
+            isinstance(example, tuple | list) and len(example) == 3 for example in examples or ()
+        ):
+            raise ValueError("an example is an image, a question and an answer")
         shown = [image for image, _, _ in examples or ()]
         said = [(question, answer) for _, question, answer in examples or ()]
         if said and any(IMAGE in text for text in texts):
@@ -332,7 +348,10 @@ class FlamingoMedProcessor(ProcessorMixin):
         studies = [image if isinstance(image, tuple) else (image,) for row in rows for image in row]
         counts, frames = [len(row) for row in rows], [len(study) for study in studies]
         flat = [read_image(image) for study in studies for image in study]
-        pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
+        try:
+            pixels = self.image_processor(flat, return_tensors="pt", **kwargs)["pixel_values"]
+        except Exception as error:  # of whatever kind: image processors check neither images nor settings
+            raise ValueError(f"the images cannot be prepared: {' '.join(str(error).split())[:300]}") from error
         pixel_values = _regroup(_regroup(pixels, frames), counts)
         if max(frames) == 1:
             return {"pixel_values": pixel_values.squeeze(2)}
@@ -377,6 +396,7 @@ class FlamingoMedProcessor(ProcessorMixin):
 
     def _plain(self, text: str, what: str) -> str:
         """The text, which must not hold special tokens."""
+        (text,) = _texts([text], what)
         for token in self.tokenizer.all_special_tokens:
             if token in text:  # the text itself may be a report, which does not belong in a log
                 raise ValueError(f"the {what} holds the special token {token!r}; remove it")
@@ -414,6 +434,19 @@ def _images_of_rows(images: Any, texts: list[str]) -> list[list[OneImage]]:
             "should be the same as the number of images; an image that is no list is shown to all questions"
         )
     return rows
+
+
+def _texts(texts: str | Iterable[str], what: str) -> list[str]:
+    """One text or several as a list of some."""
+    texts = [texts] if isinstance(texts, str) else texts
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | dict) or not (texts := list(texts)):
+        raise ValueError(f"the {what} is a text, or a list of texts with at least one")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError(f"the {what} is a text, not of type {type(text).__name__}")
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise ValueError(f"the {what} holds half a character (a lone surrogate); remove it")
+    return texts
 
 
 def _pad(rows: list[list], value: Any, width: int, on_the_left: bool) -> list[list]:

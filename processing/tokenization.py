@@ -133,6 +133,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         InputError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"no tokenizer at {name}: {str(error).splitlines()[0]}") from None

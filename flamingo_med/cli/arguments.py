@@ -4,7 +4,7 @@ from typing import Any
 
 from flamingo_med.cli.parser import CommandParser
 from flamingo_med.common.settings import override
-from flamingo_med.inference.arguments import build_with_data
+from flamingo_med.inference.split_arguments import build_with_data
 from processing.datasets.arguments import DataArguments
 
 # The settings of such a command that its --help lists.

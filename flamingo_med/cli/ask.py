@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flamingo_med.cli.parser import CommandParser
 from flamingo_med.evaluation.calibration import load_calibration
 from flamingo_med.inference.answering import answer_questions, load_model
-from flamingo_med.inference.arguments import TrainedModelArguments
+from flamingo_med.inference.split_arguments import TrainedModelArguments
 from processing.errors import InputError
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     ).build(arguments)
     if not args.question.strip():
         raise InputError('the question is empty; write it as --question "Is there a nodule?"')
-    model, processor = load_model(args.model, args.revision)
+    model, processor = load_model(args.model, args.revision, args.trust_remote_code)
     row = {"image": args.image, "image_id": args.image, "question": args.question}
     (answer,) = answer_questions(model, processor, [row])
     calibration = load_calibration(args.model, args.revision)

@@ -16,7 +16,7 @@ from flamingo_med.evaluation.calibration import Calibration, fit, guarantee, sav
 from flamingo_med.evaluation.predictions import read_meta, read_predictions
 from flamingo_med.evaluation.tables import format_measures
 from flamingo_med.reporting.calibration_plots import write_plots
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 
 WORDS = {"predictions": "predictions.jsonl of an evaluation with --split validation"}
 
@@ -51,8 +51,6 @@ def main(arguments: list[str]) -> None:
     calibration, measures = fit(predictions, {name: meta[name] for name in ("dataset", "split", "fingerprints")})
     if args.target_risk is not None:
         calibration = guarantee(calibration, predictions, args.target_risk)
-    save_calibration(meta["model"], calibration)
-    write_plots(folder, predictions, calibration)
     counts = calibration.fitted_on
     print(
         f"{format_measures(measures)}\n\nof the rows that the temperatures were fitted on, with 95 % intervals "
@@ -61,6 +59,10 @@ def main(arguments: list[str]) -> None:
     )
     if args.target_risk is not None:
         print(describe_guarantee(calibration))
+    with disk_errors(meta["model"]):
+        save_calibration(meta["model"], calibration)
+    with disk_errors(folder):
+        write_plots(folder, predictions, calibration)
     print(f"written: {meta['model']}/calibration.json, {folder}/reliability.png, {folder}/risk_coverage.png")
 
 

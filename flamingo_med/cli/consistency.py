@@ -23,11 +23,13 @@ from flamingo_med.evaluation.consistency import (
 from flamingo_med.evaluation.counterfactuals import counterfactuals
 from flamingo_med.evaluation.predictions import read_predictions
 from flamingo_med.inference.answering import answer_questions, load_model
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.backends import longest_answer
+from flamingo_med.inference.readable_rows import check_texts
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
 from processing.datasets.vqa_rad import paraphrase_pairs
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 from processing.files import write_json
 
 
@@ -44,9 +46,10 @@ def main(arguments: list[str]) -> None:
     output_dir = results_folder(args, "eval", data_args)
     predictions = output_dir / "predictions.jsonl"  # of an evaluation, and with the head's classes where there is one
     of_head = head_agreement(read_predictions(predictions)) if predictions.is_file() else []
-    model, processor = load_model(args.model, args.revision)
+    model, processor = load_model(args.model, args.revision, args.trust_remote_code)
     lock = lock_folder(output_dir)
     asked = distinct_rows(pairs)
+    check_texts(model, processor, asked, f"{data_args.dataset} {args.split}", new_tokens=longest_answer(model))
     features = features_of(model, processor, rows)
     answers = answer_questions(
         model, processor, asked, features=features, description="original and changed questions"
@@ -54,7 +57,8 @@ def main(arguments: list[str]) -> None:
     texts = {row["id"]: answer.text for row, answer in zip(asked, answers, strict=True)}
     scores = score_pairs(pairs, texts) + of_head
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
-    write_json(output_dir / "consistency.json", {"meta": meta, "scores": scores})
     print(f"\n{args.model} on {data_args.dataset} {args.split}\n\n{format_consistency(scores)}")
+    with disk_errors(output_dir):
+        write_json(output_dir / "consistency.json", {"meta": meta, "scores": scores})
     lock.release()
     print(f"\nwritten: {output_dir}/consistency.json")

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import whole_folder
 from flamingo_med.conversion.convert import convert
 from flamingo_med.conversion.prompts import PROMPTS
 from flamingo_med.conversion.source import read_source
 from modeling_flamingo_med import FlamingoMedConfig
-from processing.errors import InputError, check_keys, check_types
+from modeling_flamingo_med.manifest_flamingo_med import model_files, processor_files, write_manifest
+from processing.errors import InputError, check_keys, check_path, check_types
 
 WORDS = {"source": "checkpoint of another Flamingo", "target": "folder that does not exist or is empty"}
 
@@ -36,6 +38,8 @@ class ConversionArguments:
     )
 
     def __post_init__(self):
+        for name in ("vision", "text"):
+            check_path(f"--{name}", getattr(self, name))
         if self.prompt is not None:
             check_keys([self.prompt], PROMPTS, "prompt")
         settings = FlamingoMedConfig.settings()
@@ -53,10 +57,8 @@ def main(arguments: list[str]) -> None:
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{target} is not an empty folder; choose another, or remove it")
     converted = convert(read_source(args.source), args.vision, args.text, args.prompt, **args.config)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"the model cannot be written to {target}: {error.strerror}") from None
-    converted.model.save_pretrained(target)
-    converted.processor.save_pretrained(target)
+    with whole_folder(target) as part:
+        converted.model.save_pretrained(part)
+        converted.processor.save_pretrained(part)
+        write_manifest(part, model_files(part) | processor_files(part))
     print(f"{converted.table}\nwritten: {target}")

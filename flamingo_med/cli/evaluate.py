@@ -17,6 +17,7 @@ from flamingo_med.cli.parser import CommandParser
 from flamingo_med.evaluation.tables import format_tables
 from flamingo_med.reporting.evaluate_split import SUBMISSION, Evaluation, EvaluationArguments, evaluate_split
 from processing.datasets.arguments import DataArguments
+from processing.errors import InputError
 
 
 def main(arguments: list[str]) -> None:
@@ -30,7 +31,11 @@ def main(arguments: list[str]) -> None:
 
 
 def print_evaluation(evaluation: Evaluation) -> None:
-    """The table, and what it does not show."""
+    """The table, and what it does not show.
+
+    Raises:
+        InputError: behind it, that it could not be written.
+    """
     folder, meta, scores = evaluation.folder, evaluation.meta, evaluation.scores
     count, scored = meta["rows"]["all"], meta["rows"]["scored"]
     print(f"\n{meta['model']} on {meta['dataset']} {meta['split']}\n")
@@ -45,6 +50,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     if meta["not_embedded"]:
         print(f"the scores by embeddings are left out: {meta['not_embedded']}")
     print(f"\noverlap of train and {meta['split']}: {meta['overlap']}")
+    if evaluation.not_written:
+        raise InputError(evaluation.not_written)
     written = [folder / name for name in ("metrics.json", "predictions.jsonl", "report/index.html", SUBMISSION)]
     print("written: " + ", ".join(str(path) for path in written if path.is_file()))
 

@@ -20,11 +20,11 @@ from flamingo_med.explanation.faithfulness import randomise
 from flamingo_med.explanation.measurement import Checks, choose, format_table, measure, score, verdicts
 from flamingo_med.explanation.methods import METHODS, load_method
 from flamingo_med.inference.answering import load_model
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from flamingo_med.reporting.figures import to_png
 from processing.datasets import fingerprint
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, check_path, disk_errors
 from processing.files import write_json, write_whole
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -42,6 +42,8 @@ class ExplanationArguments(SplitArguments):
 
     def __post_init__(self):
         super().__post_init__()
+        for name in self.repeats:
+            check_path("--repeats", name)
         check_keys(self.methods, METHODS, "method")
         if not self.methods:
             raise InputError(f"no method given; known: {', '.join(METHODS)}")
@@ -58,8 +60,8 @@ def main(arguments: list[str]) -> None:
         load_method(method)
     rows = data_args.load(args.split)
     folder = results_folder(args, "explain", data_args)
-    model, processor = load_model(args.model, args.revision)
-    others = [load_repeat(name, processor) for name in args.repeats]
+    model, processor = load_model(args.model, args.revision, args.trust_remote_code)
+    others = [load_repeat(name, processor, args.trust_remote_code) for name in args.repeats]
     lock = lock_folder(folder)
     chosen = choose(rows, args.limit)
     records = measure(model, processor, chosen, args.methods, Checks(randomise(model, args.seed), others))
@@ -70,25 +72,26 @@ def main(arguments: list[str]) -> None:
     png = to_png(explanation_card.draw(scores, title))
     meta = {**asdict(args), **asdict(data_args), "fingerprints": {"rows": fingerprint(rows)}, **provenance()}
     meta["revision"] = getattr(model.config, "_commit_hash", None)
-    write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
-    write_whole(
-        folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    )
-    (folder / "report.png").write_bytes(png)
-    write_whole(folder / "report.html", explanation_card.to_html(scores, sentences, notes, title, png))
-    lock.release()
     print(f"\n{title}, 95 % intervals clustered by image\n\n{format_table(scores)}\n")
     print(*notes, *sentences, sep="\n")
+    with disk_errors(folder):
+        write_json(folder / "report.json", {"meta": meta, "notes": notes, "verdicts": sentences, "scores": scores})
+        write_whole(
+            folder / "questions.jsonl", "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        )
+        (folder / "report.png").write_bytes(png)
+        write_whole(folder / "report.html", explanation_card.to_html(scores, sentences, notes, title, png))
+    lock.release()
     print(f"\nwritten: {folder}/report.json, questions.jsonl, report.png, report.html")
 
 
-def load_repeat(name: str, processor: FlamingoMedProcessor) -> PreTrainedModel:
+def load_repeat(name: str, processor: FlamingoMedProcessor, trust_remote_code: bool = False) -> PreTrainedModel:
     """A model whose maps can be laid over those of the first.
 
     Raises:
         InputError: no model, or one that reads other tokens or images of another size.
     """
-    model, other = load_model(name)
+    model, other = load_model(name, trust_remote_code=trust_remote_code)
     same_tokens = other.tokenizer.get_vocab() == processor.tokenizer.get_vocab()
     if not same_tokens or other.image_processor.to_dict() != processor.image_processor.to_dict():
         raise InputError(f"{name} has another tokenizer or image size; repeats differ in their seed only")

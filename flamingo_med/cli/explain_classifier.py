@@ -26,7 +26,8 @@ from flamingo_med.explanation.classifier_page import classifier_page
 from flamingo_med.explanation.methods import load_method
 from flamingo_med.explanation.questions import DEFAULT, read_questions
 from flamingo_med.inference.answering import load_model
-from processing.errors import check_keys
+from flamingo_med.inference.split_arguments import TRUST_HELP
+from processing.errors import check_keys, check_path, disk_errors
 from processing.files import write_json, write_whole
 from processing.images import read_image
 
@@ -51,7 +52,11 @@ class ClassifierArguments:
     min_confidence: float = field(default=0.7, metadata={"help": "below it a model counts as undecided"})
     method: str = field(default="occlusion", metadata={"help": f"of the maps: {' or '.join(PIXEL_METHODS)}"})
 
+    trust_remote_code: bool = field(default=False, metadata={"help": TRUST_HELP})
+
     def __post_init__(self):
+        check_path("--model", self.model)
+        check_path("--classifier", self.classifier)
         check_keys([self.method], PIXEL_METHODS, "method for classifier and VQA model alike")
 
 
@@ -63,8 +68,8 @@ def main(arguments: list[str]) -> None:
     )
     load_method(args.method)
     questions, image = read_questions(args.questions), read_image(args.image)
-    classifier = load_classifier(args.classifier, args.classifier_question)
-    model, processor = load_model(args.model)
+    classifier = load_classifier(args.classifier, args.classifier_question, args.trust_remote_code)
+    model, processor = load_model(args.model, trust_remote_code=args.trust_remote_code)
     calibration = load_calibration(args.model)
     folder = Path(args.output_dir)
     lock = lock_folder(folder)
@@ -86,18 +91,19 @@ def main(arguments: list[str]) -> None:
     revisions = {name: getattr(one.config, "_commit_hash", None) for name, one in revisions.items()}
     unlisted = [finding.name for finding in explanation.findings if not questions.finding(finding.name)]
     meta = {**asdict(args), "unlisted": unlisted, "image_sha256": hashed, "revisions": revisions, **made}
-    write_json(folder / "explanation.json", {"meta": meta, **as_dict(explanation)})
     title = f"{args.classifier}, explained by asking {args.model}"
     how = "calibrated on validation" if calibration else "not calibrated"
     about = {"classifier": args.classifier, "VQA model": f"{args.model}, {how}", "command": made["command"]}
     about |= {"code": made["commit"] or "no commit", "image, SHA-256 of its pixels": hashed}
     if unlisted:
         about["asked about by its own name, as the questions do not list it"] = ", ".join(unlisted)
-    write_whole(folder / "explanation.html", classifier_page(explanation, title, about))
-    lock.release()
     print(f"{title}\n")
     for verdict, sentence in describe_findings(explanation):
         print(f"{verdict:<14}{sentence}")
     if unlisted:
         print(f"\nasked about by its own name, as {args.questions} does not list it: {', '.join(unlisted)}")
+    with disk_errors(folder):
+        write_json(folder / "explanation.json", {"meta": meta, **as_dict(explanation)})
+        write_whole(folder / "explanation.html", classifier_page(explanation, title, about))
+    lock.release()
     print(f"\nNot for clinical use.\nwritten: {folder}/explanation.html, explanation.json")

@@ -4,6 +4,7 @@ Only what --help needs is imported here; the heavy libraries come with the comma
 """
 
 import argparse
+import errno
 import logging
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ COMMANDS = {
     "overlap": "tell what two splits share: images, questions, patients",
     "shards": "write a split as Parquet shards, to be streamed",
     "tokenizer": "train a tokenizer on a data set, or extend one",
+    "verify": "check a folder's files against its manifest",
     "recipes": "list the packaged recipes",
 }
 
@@ -88,6 +90,12 @@ def run(call: Callable[[], None]) -> None:
         call()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        place = error.filename or "a folder that is written to, such as the cache of the libraries,"
+        print(f"error: {place} cannot be written: {error.strerror}; make room, and run it again", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -13,7 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from flamingo_med.cli.parser import CommandParser
 from processing.datasets import SPLITS, load_split
 from processing.datasets.split_overlap import COUNTS, overlap, verdict
-from processing.errors import InputError, check_keys
+from processing.errors import InputError, check_keys, disk_errors
 from processing.files import write_json
 
 KINDS = {
@@ -54,8 +54,10 @@ def main(arguments: list[str]) -> None:
     rows_a = load_rows(args.a, args.a_split, args.a_dir, args.a_data)
     rows_b = load_rows(args.b, args.b_split, args.b_dir, args.b_data)
     report = overlap(rows_a, rows_b)
-    write_json(path, {"names": {"a": a, "b": b}, "verdict": verdict(report, a, b), **report})
-    print(f"\n{format_table(report, a, b)}\n\n{verdict(report, a, b)}\nwritten: {path}")
+    print(f"\n{format_table(report, a, b)}\n\n{verdict(report, a, b)}")
+    with disk_errors(path.parent):
+        write_json(path, {"names": {"a": a, "b": b}, "verdict": verdict(report, a, b), **report})
+    print(f"written: {path}")
 
 
 def load_rows(name: str, split: str, data_dir: str | None, options: dict) -> Dataset:

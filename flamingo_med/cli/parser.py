@@ -108,6 +108,8 @@ class CommandParser(argparse.ArgumentParser):
             else:
                 joined.append(argument)
         for name in {argument.partition("=")[0] for argument in joined if argument.startswith("--")}:
+            if not name.strip("-"):
+                self.error(f"{name} has no name of a setting behind it")
             if name not in self._option_string_actions:
                 self._add_setting(self, name, argparse.SUPPRESS)
         found = vars(self.parse_args(joined, argparse.Namespace(settings=[])))
@@ -124,7 +126,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         """One sentence instead of usage and exit."""
-        raise InputError(f"{message}; see {self.prog} --help")
+        raise InputError(f"{' '.join(message.split())}; see {self.prog} --help")
 
 
 def _help_of(field: Field, text: str | None = None) -> str:

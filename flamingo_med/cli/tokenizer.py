@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 
 from flamingo_med.cli.arguments import build_with_typed_data
 from flamingo_med.cli.parser import CommandParser
+from flamingo_med.common.folders import whole_folder
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError
+from processing.errors import InputError, check_path
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_tokenizer, load_tokenizer, texts_of, tokens_per_word, train_tokenizer
 
@@ -30,6 +31,9 @@ class TokenizerArguments:
     vocab_size: int = field(metadata={"help": "at most so many tokens, beside the special ones"})
     output_dir: str = field(metadata={"help": "folder of the tokenizer"})
     extend: str | None = field(default=None, metadata={"help": "Hub id or folder whose vocabulary is extended"})
+
+    def __post_init__(self):
+        check_path("--extend", self.extend)
 
 
 def main(arguments: list[str]) -> None:
@@ -54,7 +58,9 @@ def main(arguments: list[str]) -> None:
     compared["after"] = tokenizer
     print(f"{data_args.dataset}, validation split\n{format_table(data_args.load('validation'), compared)}")
     # The processor adds the special tokens, as it will when the tokenizer is used.
-    FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer).tokenizer.save_pretrained(folder)
+    tokenizer = FlamingoMedProcessor.from_vision_text_pretrained(None, tokenizer).tokenizer
+    with whole_folder(folder) as part:
+        tokenizer.save_pretrained(part)
     print(f"written: {folder}; use it in a recipe: tokenizer: {folder}")
 
 

@@ -16,7 +16,12 @@ AUTO = "transformers.models.auto"
 LISTS = {
     f"{AUTO}.configuration_auto": {"CONFIG_MAPPING_NAMES": "FlamingoMedConfig"},
     f"{AUTO}.modeling_auto": dict.fromkeys(
-        ("MODEL_MAPPING_NAMES", "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES"), "FlamingoMedForConditionalGeneration"
+        (
+            "MODEL_MAPPING_NAMES",
+            "MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES",
+            "MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES",
+        ),
+        "FlamingoMedForConditionalGeneration",
     ),
     f"{AUTO}.processing_auto": {"PROCESSOR_MAPPING_NAMES": "FlamingoMedProcessor"},
 }

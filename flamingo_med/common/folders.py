@@ -1,10 +1,14 @@
-"""Folders that commands write to: one writer at a time."""
+"""Folders that commands write to: one writer at a time, and whole or not at all."""
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 
 
 def lock_folder(folder: str | Path, *, first_process: bool = True) -> FileLock:
@@ -27,3 +31,23 @@ def lock_folder(folder: str | Path, *, first_process: bool = True) -> FileLock:
         except OSError as error:
             raise InputError(f"the results cannot be written to {folder}: {error.strerror}") from None
     return lock
+
+
+@contextmanager
+def whole_folder(folder: str | Path) -> Iterator[Path]:
+    """An empty folder that takes the place of `folder`, which is empty or not there, once the block has filled it.
+
+    Raises:
+        InputError: as of `disk_errors`, or there is no such place; nothing of it is left then.
+    """
+    folder = Path(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"nothing can be written to {folder}: {error.strerror}") from None
+    beside = {"dir": folder.parent, "prefix": f".{folder.name}.part-"}
+    with disk_errors(folder), tempfile.TemporaryDirectory(**beside) as temporary:
+        part = Path(temporary, folder.name)
+        part.mkdir()
+        yield part
+        os.replace(part, folder)

@@ -9,13 +9,38 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from processing.errors import InputError, check_keys, check_renamed, check_types, nearest
+from processing.errors import InputError, check_keys, check_renamed, check_types, nearest, one_line
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
+# Far above what any recipe needs. Aliases make a small text large: nine levels of nine of them are 387 million values.
+MOST_VALUES = 10_000
+DEEPEST = 32
+
+# What yaml raises on texts that are not YAML, or not what they look like: 2024-99-99, a number of 5000 digits.
+YAML_ERRORS = (yaml.YAMLError, ValueError, RecursionError)
+
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-4 is a number, and yes and no are words (YAML 1.1 wants 1.0e-4, and takes no for false)."""
+    """YAML in which 1e-4 is a number, and yes and no are words (YAML 1.1 wants 1.0e-4, and takes no for false), and
+    which holds at most `MOST_VALUES` values once its aliases are written out."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """The whole text, before any value is made of it."""
+        node = super().get_single_node()
+        if node is not None and _written_out(node, {}) > MOST_VALUES:
+            raise yaml.YAMLError(f"more than {MOST_VALUES} values, with what its aliases (*name) stand for")
+        return node
+
+
+def _written_out(node: yaml.Node, known: dict[int, float]) -> float:
+    """Number of values in a node where each alias is written out; infinite where one stands within what it names."""
+    if id(node) not in known:
+        known[id(node)] = float("inf")  # until it is counted
+        inner = node.value if isinstance(node, yaml.CollectionNode) else ()
+        parts = [part for entry in inner for part in (entry if isinstance(entry, tuple) else (entry,))]
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in parts)
+    return known[id(node)]
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -25,6 +50,10 @@ _Loader.yaml_implicit_resolvers = {
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
+
+
+# Of texts that are not YAML, tags whose text does not fit them (!!int x), dates that are none, and endless nesting.
+YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 
 def packaged_recipes() -> dict[str, Path]:
@@ -56,15 +85,36 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     """The settings in a YAML file, in which yes and no are words.
 
     Raises:
-        InputError: it holds something else than a YAML mapping.
+        InputError: it holds something else than a YAML mapping, or what `_check_values` refuses.
     """
     try:
         settings = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise InputError(f"{path} is nested deeper than {DEEPEST} mappings and lists") from None
+    except YAML_ERRORS as error:
+        raise InputError(f"{path} is not YAML: {one_line(error)}") from None
     if not isinstance(settings, dict):
         raise InputError(f"{path} holds no settings; write them as name: value, one a line")
+    _check_values(settings, str(path))
     return settings
+
+
+def _check_values(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse values that could not be written down again: nested deeper than `DEEPEST`, or texts that are not Unicode.
+
+    Raises:
+        InputError: names where the value stands.
+    """
+    if depth > DEEPEST:
+        raise InputError(f"{where} is nested deeper than {DEEPEST} mappings and lists")
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(f"{where} is {value!a}, which holds half a character (a surrogate); write it as UTF-8")
+    inner = (part for pair in value.items() for part in pair) if isinstance(value, dict) else value
+    if isinstance(value, dict | list):
+        for part in inner:
+            _check_values(part, where, depth + 1)
 
 
 def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -> dict[str, Any]:
@@ -92,9 +142,12 @@ def override(settings: dict[str, Any], arguments: Sequence[str], *kinds: type) -
         try:
             plain = hints.get(name) is str or (hints.get(name) == (str | None) and text != "null")
             value = text if plain else yaml.load(text, _Loader)
-        except yaml.YAMLError:
+        except YAML_ERRORS:
             value = text
+        _check_values(value, name)
         *path, last = name[2:].split(".")
+        if len(path) > DEEPEST:
+            raise InputError(f"{name[:40]}… enters {len(path)} mappings, one in the other; {DEEPEST} is the most")
         target = settings
         for key in path:
             target = target.setdefault(key, {})
@@ -137,6 +190,8 @@ def build_arguments(settings: dict[str, Any], *kinds: type) -> list[Any]:
             instances.append(kind(**own))
         except InputError:
             raise
-        except (TypeError, ValueError) as error:
-            raise InputError(f"these settings do not go together: {error}") from None
+        except ImportError as error:  # such as of deepspeed
+            raise InputError(f"a library that these settings need is not installed: {one_line(error)}") from None
+        except Exception as error:  # of whatever kind: nothing but these settings has led to it
+            raise InputError(f"these settings do not go together: {one_line(error)}") from None
     return instances

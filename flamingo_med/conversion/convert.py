@@ -93,7 +93,9 @@ def peer_of(source: Source) -> Peer:
 def image_processor_of(described: Description):
     """The image preprocessing of a pretrained encoder, or CLIP's for squares of the described side."""
     if isinstance(described.image_processor, str):
-        return _load(AutoImageProcessor.from_pretrained, described.image_processor, backend="pil")
+        return _load(
+            AutoImageProcessor.from_pretrained, described.image_processor, backend="pil", trust_remote_code=False
+        )
     side = described.image_processor
     return CLIPImageProcessorPil(size={"height": side, "width": side}, do_center_crop=False)
 

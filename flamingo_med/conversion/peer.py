@@ -134,7 +134,7 @@ def config_of(name: str, part: str) -> PretrainedConfig:
         InputError: there is none.
     """
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise InputError(f"no model at {name}: {str(error).splitlines()[0]}") from None
     return getattr(config, part, config)

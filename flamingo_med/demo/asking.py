@@ -21,7 +21,7 @@ from processing.processing_flamingo_med import FlamingoMedProcessor
 
 ALTERNATIVES = 4  # beams
 
-Example = tuple[Image, str, str]
+Example = tuple[Tensor, str, str]
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,16 @@ class Reply:
     classes: list[Option]
 
 
+def look(processor: FlamingoMedProcessor, image: Image) -> Tensor:
+    """What the model sees of an image (c h w)."""
+    return processor.pixels([[image]])["pixel_values"][0, 0]
+
+
 @torch.no_grad()
 def ask(
     model: PreTrainedModel,
     processor: FlamingoMedProcessor,
-    image: Image,
+    pixels: Tensor,
     question: str,
     examples: Sequence[Example] = (),
     calibration: Calibration | None = None,
@@ -62,9 +67,9 @@ def ask(
 
     Args:
         model, processor: a model of ours, in evaluation mode.
-        image: the image.
+        pixels: (c h w) of the image, of `look`.
         question: the question.
-        examples: image, question and answer of each.
+        examples: pixels, question and answer of each.
         calibration: by which the confidence is corrected, if it was fitted.
 
     Raises:
@@ -78,8 +83,8 @@ def ask(
         tokens = processor.tokenize([prompt])
         backend = make_backend(model, processor)
         backend.check_room(tokens["input_ids"].shape[1])
-        pixels = processor.pixels([[*(shown for shown, _, _ in examples), image]])["pixel_values"]
-        latents = model.encode_images(pixels.to(model.device, model.dtype))
+        images = torch.stack([*(shown for shown, _, _ in examples), pixels]).unsqueeze(0)
+        latents = model.encode_images(images.to(model.device, model.dtype))
     except ValueError as error:  # a text that cannot be asked, or more images than the model takes
         raise InputError(str(error)) from None
     batch = {**{name: value.to(model.device) for name, value in tokens.items()}, "image_latents": latents}

@@ -13,10 +13,9 @@ from PIL import Image
 
 from flamingo_med.demo.asking import Option, Reply
 from flamingo_med.demo.heat import Heat, gradient
-from flamingo_med.demo.upload import Upload
+from flamingo_med.demo.upload import Upload, fit
 from flamingo_med.reporting.figures import data_uri
 
-SHOWN = 1024  # longest side of a picture in the page
 CLASSES = 8  # that are shown
 LEAST = 0.001  # probability of another answer that is shown
 EMPTY_VIEWER = '<div class="empty">No image yet. Upload one, or take an example.</div>'
@@ -30,14 +29,14 @@ def header(name: str) -> str:
   <div><h1>Ask about a medical image</h1><p class="quiet">Model <code>{escape(name)}</code></p></div>
   <p class="notice" role="note"><strong>Research software. Not for clinical use.</strong>
   Upload de-identified images only. A file is deleted once it is read; its image stays in memory until it is replaced,
-  the page is closed, or 15 minutes have passed.</p>
+  the page is closed, others need the memory, or 15 minutes have passed.</p>
 </header>"""
 
 
 def viewer(upload: Upload, heat: Heat | None = None, note: str = "") -> str:
     """The image, the map over it with what its colours mean, and a note."""
-    width, height = upload.image.size
-    layers = f'<img src="{_data_uri(fit(upload.image))}" alt="The image, {width} by {height} pixels">'
+    width, height = upload.size
+    layers = f'<img src="{_data_uri(upload.image)}" alt="The image, {width} by {height} pixels">'
     captions = []
     if heat is not None:
         layers += f'<img class="heat" src="{_data_uri(heat.picture)}" alt="Map of where the answer comes from">'
@@ -78,7 +77,7 @@ def examples(given: Sequence[tuple[Upload, str, str]]) -> str:
     if not given:
         return '<p class="quiet">No examples: the question is asked alone.</p>'
     lines = [
-        f'<li><img src="{_data_uri(fit(upload.image, 96))}" alt="">'
+        f'<li><img src="{_data_uri(upload.image)}" alt="">'
         f"<span>{escape(question)}<br><strong>{escape(said)}</strong></span></li>"
         for upload, question, said in given
     ]
@@ -93,13 +92,6 @@ def error(message: str) -> str:
 def thumbnail_style(selector: str, image: Image.Image) -> str:
     """A rule that puts a picture on a button."""
     return f'{selector} {{ background-image: url("{_data_uri(fit(image, 192))}") }}\n'
-
-
-def fit(image: Image.Image, longest: int = SHOWN) -> Image.Image:
-    """The image, scaled down where it is larger than the page can use."""
-    small = image.copy()
-    small.thumbnail((longest, longest))
-    return small
 
 
 def _legend(heat: Heat) -> str:

@@ -16,7 +16,7 @@ class Heat:
     """A map to look at.
 
     Attributes:
-        picture: RGBA, of the shape of the original image.
+        picture: RGBA, of the shape of the image that is shown.
         signed: places may speak against the answer too.
         empty: no place had a part in the answer.
         method, details, target: of the explanation.
@@ -30,9 +30,9 @@ class Heat:
     target: str
 
 
-def to_heat(explanation: Explanation, size: tuple[int, int]) -> Heat:
-    """The first map of an explanation in so many pixels, (width, height)."""
-    values = np.asarray(Image.fromarray(explanation.original_maps()[0]).resize(size, Image.Resampling.NEAREST))
+def to_heat(explanation: Explanation) -> Heat:
+    """The first map of an explanation."""
+    values = explanation.original_maps()[0]
     largest = float(np.abs(values).max())
     signed = bool(values.min() < 0)
     share = values / (largest or 1.0)

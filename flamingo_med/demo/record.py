@@ -15,15 +15,19 @@ NOTICE = "Research software. Not for clinical use."
 
 
 def describe_model(model: PreTrainedModel, name: str) -> dict[str, str]:
-    """{"name", "revision"}: the commit on the Hub; of a local folder, the SHA-256 of its weights' files in turn."""
+    """{"name", "revision"}: the commit on the Hub; of a local folder the SHA-256 of its weights' files in turn, and of
+    its path only the last name, since the record leaves the server."""
+    folder = Path(name)
     commit = getattr(model.config, "_commit_hash", None)
     if commit:
         return {"name": name, "revision": commit}
     digest = hashlib.sha256()
-    for path in sorted(Path(name).glob("*.safetensors")):
+    for path in sorted(folder.glob("*.safetensors")):
         with path.open("rb") as file:
             while chunk := file.read(2**20):
                 digest.update(chunk)
+    parts = folder.resolve().parts
+    name = "/".join(parts[-2:] if parts[-1].startswith("checkpoint-") else parts[-1:])  # which run's checkpoint
     return {"name": name, "revision": f"sha256:{digest.hexdigest()}"}
 
 
@@ -62,7 +66,7 @@ def audit_record(
 
 
 def _image(upload: Upload) -> dict:
-    width, height = upload.image.size
+    width, height = upload.size
     window = upload.window and {"center": upload.window[0], "width": upload.window[1]}
     frame = upload.frame + 1 if upload.frames > 1 else None
     return {"sha256": upload.sha256, "width": width, "height": height, "frame": frame, "window": window}

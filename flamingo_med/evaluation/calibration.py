@@ -7,12 +7,12 @@ does not write the file: copy it with the folder, or fit it again.
 Guo et al., "On calibration of modern neural networks" (ICML 2017).
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from huggingface_hub import hf_hub_download
@@ -25,6 +25,7 @@ from flamingo_med.evaluation.guarantees import abstention_threshold, conformal_q
 from flamingo_med.evaluation.intervals import clustered_bootstrap_of
 from processing.errors import InputError
 from processing.files import write_json
+from processing.shapes import check_shape, parse_json
 
 FILE = "calibration.json"
 BOUNDS = (0.05, 20.0)  # of temperatures
@@ -121,6 +122,24 @@ class Calibration:
         return candidate_probabilities(log_likelihoods, self.candidate_temperature or 1.0)
 
 
+class _Threshold(TypedDict):
+    confidence: float
+
+
+class _Guarantees(TypedDict, total=False):
+    target_risk: float
+    threshold: _Threshold | None
+
+
+class _Stored(TypedDict, total=False):
+    """What the file holds."""
+
+    answer_temperature: float
+    candidate_temperature: float | None
+    fitted_on: dict
+    guarantees: _Guarantees
+
+
 def save_calibration(folder: str | Path, calibration: Calibration) -> None:
     """Write it beside the weights."""
     write_json(Path(folder, FILE), asdict(calibration))
@@ -141,9 +160,11 @@ def load_calibration(model: str, revision: str | None = None) -> Calibration | N
     if not path.is_file():
         return None
     try:
-        calibration = Calibration(**json.loads(path.read_text(encoding="utf-8")))
+        stored = parse_json(path.read_text(encoding="utf-8"))
+        calibration = Calibration(**stored)
+        check_shape(stored, _Stored, "it")
         sound = calibration.answer_temperature > 0 and (calibration.candidate_temperature or 1) > 0
-    except (ValueError, TypeError):
+    except (OSError, ValueError, TypeError):
         sound = False
     if not sound:
         raise InputError(
@@ -226,7 +247,7 @@ def candidate_table(predictions: Sequence[dict]) -> tuple[np.ndarray, np.ndarray
     found, images = [], []
     for row in predictions:
         names = [name.strip().lower() for name in row.get("candidates") or ()]
-        answer = row["answer"].strip().lower()
+        answer = row.get("answer", "").strip().lower()
         if answer in names:
             found.append((list(row["candidates"].values()), names.index(answer)))
             images.append(row["image_id"])

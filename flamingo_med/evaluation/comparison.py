@@ -1,12 +1,12 @@
 """Two predictions.jsonl files of the same rows: how far apart their scores are, and how sure that is."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.evaluation.predictions import read_predictions
 from processing.errors import InputError
+from processing.shapes import check_shape, parse_json
 
 SAME = ("image_id", "question", "answer")  # what two files of the same rows agree in
 GROUPED_BY = ("answer_type", "question_type", "organ")
@@ -118,9 +118,10 @@ def _signatures(predictions: str | Path) -> dict[str, str]:
     """Metric → signature, from the metrics.json beside a predictions.jsonl; empty where there is none."""
     path = Path(predictions).with_name("metrics.json")
     try:
-        return {
-            score["metric"]: score["signature"] for score in json.loads(path.read_text(encoding="utf-8"))["scores"]
-        }
+        scores = parse_json(path.read_text(encoding="utf-8"))["scores"]
+        signatures = {score["metric"]: score["signature"] for score in scores}
+        check_shape(signatures, dict[str, str], "signatures")
+        return signatures
     except FileNotFoundError:
         return {}
     except (ValueError, TypeError, KeyError):

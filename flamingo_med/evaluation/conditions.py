@@ -228,9 +228,14 @@ def share_by_image(rows: Dataset, missing: list[int], images_from: Sequence[int]
 def features_of(model: PreTrainedModel, processor: ProcessorMixin, rows: Dataset) -> ImageFeatures | None:
     """Features of all images, where a model of ours has a frozen encoder; training or another evaluation with the
     same one may have stored them."""
-    if model.config.model_type != "flamingo_med" or not model.config.freeze_vision:
+    if not has_features(model):
         return None
     return store_features(model, processor, [rows], progress=PartialState().is_main_process)
+
+
+def has_features(model: PreTrainedModel) -> bool:
+    """Whether all images are encoded before any question is answered."""
+    return model.config.model_type == "flamingo_med" and model.config.freeze_vision
 
 
 def model_fingerprint(model: PreTrainedModel, processor: ProcessorMixin) -> str:

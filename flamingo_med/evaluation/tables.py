@@ -117,7 +117,7 @@ def format_score(score: Mapping | None) -> str:
     """
     if score is None:
         return "-"
-    if score["low"] is None:
+    if score["low"] is None or score["high"] is None:
         return f"{score['value']:.3f} [-]"
     return f"{score['value']:.3f} [{score['low']:.2f}, {score['high']:.2f}]"
 

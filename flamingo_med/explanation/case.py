@@ -51,8 +51,12 @@ def prepare(
     alternative: str | None = None,
     class_name: str | None = None,
     per_token: bool = False,
+    original: tuple[int, int] | None = None,
+    pixels: Tensor | None = None,
 ) -> Case:
-    """A case of one question about one image; arguments as of `explain`."""
+    """A case of one question about one image; arguments as of `explain`, and where the image is a smaller picture of
+    the original that the model gets, the height and width of that and the pixels (1 c h w) that the model sees of it.
+    """
     if class_name is not None and (alternative is not None or per_token):
         raise InputError("a class has neither an alternative answer nor tokens; explain one or the other")
     require_ours(model)
@@ -65,8 +69,11 @@ def prepare(
         target = answer_target(model, processor, question, answer, alternative=alternative, per_token=per_token)
     else:
         target = class_target(model, processor, question, class_name)
-    geometry = Geometry.of(processor.image_processor, (image.height, image.width))
-    pixels = processor.pixels([[image]])["pixel_values"][0].to(model.device, model.dtype)
+    shown = (image.height, image.width)
+    geometry = Geometry.of(processor.image_processor, original or shown).shown_at(shown)
+    if pixels is None:
+        pixels = processor.pixels([[image]])["pixel_values"][0]
+    pixels = pixels.to(model.device, model.dtype)
     return Case(model, question, answer, target, image, pixels, geometry, encoder_grid(model, pixels))
 
 

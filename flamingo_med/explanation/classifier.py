@@ -7,7 +7,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers import (
-    AutoConfig,
     AutoImageProcessor,
     AutoModelForImageClassification,
     BaseImageProcessor,
@@ -19,7 +18,7 @@ from flamingo_med.explanation.geometry import Geometry, Grid
 from flamingo_med.inference.answering import load_model
 from flamingo_med.inference.backends import class_probabilities
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
-from processing.errors import InputError
+from processing.errors import InputError, check_path, reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 
@@ -139,24 +138,27 @@ class ClassLogit:
         return model(pixel_values=pixel_values).logits[:, self.class_id].unsqueeze(1)
 
 
-def load_classifier(name: str, question: str) -> Classifier:
+def load_classifier(name: str, question: str, trust_remote_code: bool = False) -> Classifier:
     """The classifier of a local folder or Hub id, on the GPU where there is one.
 
     Args:
         name: a model of ours with a head, or an image classifier of `transformers`.
         question: what our head is asked.
+        trust_remote_code: run the code that another classifier brings.
 
     Raises:
-        InputError: no such model; one without classes.
+        InputError: no such model, or one that needs code which is not trusted; one without classes.
     """
+    check_path("classifier", name)
     try:
-        config = AutoConfig.from_pretrained(name)
-        if not isinstance(config, FlamingoMedConfig):
+        settings, _ = FlamingoMedConfig.get_config_dict(name)
+        if settings.get("model_type") != FlamingoMedConfig.model_type:
+            how = {"trust_remote_code": trust_remote_code}
             device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = AutoModelForImageClassification.from_pretrained(name).to(device)
-            return ImageClassifier(model, AutoImageProcessor.from_pretrained(name, backend="pil"))
+            model = AutoModelForImageClassification.from_pretrained(name, **how).to(device)
+            return ImageClassifier(model, AutoImageProcessor.from_pretrained(name, backend="pil", **how))
     except InputError:
         raise
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"no image classifier at {name}: {str(error).splitlines()[0]}") from None
+        raise InputError(f"no image classifier at {name}: {reason(error)}") from None
     return HeadClassifier(*load_model(name), question)

@@ -128,9 +128,9 @@ def explain_classifier(
         InputError: a VQA model that is not ours, an unknown method, an image that cannot be read, a question
             that cannot be asked.
 
-    >>> classifier = load_classifier("runs/resnet", "Which findings are there?")
-    >>> [f.verdict for f in explain_classifier("docs/phantom.png", classifier, model, processor).findings]
-    ['agreement', 'agreement', 'contradiction']
+    Example:
+        classifier = load_classifier("runs/resnet", "Which findings are there?")
+        verdicts = [f.verdict for f in explain_classifier("x.png", classifier, model, processor).findings]
     """
     if method is not None:
         check_keys([method], PIXEL_METHODS, "method for classifier and VQA model alike")

@@ -70,6 +70,12 @@ class Geometry:
         window = (top * scales[0], left * scales[1], (top + height) * scales[0], (left + width) * scales[1])
         return cls(original, model, window)
 
+    def shown_at(self, size: tuple[int, int]) -> "Geometry":
+        """The same where the original is shown at another height and width."""
+        down, across = (shown / length for shown, length in zip(size, self.original, strict=True))
+        top, left, bottom, right = self.window
+        return Geometry(size, self.model, (top * down, left * across, bottom * down, right * across))
+
     def to_original(self, maps: Tensor) -> np.ndarray:
         """Maps in the model's pixels (k h w) → in the original's (k H W), 0 where the model saw nothing."""
         top, left, bottom, right = self.window

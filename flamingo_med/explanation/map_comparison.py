@@ -36,13 +36,16 @@ class Cell:
     explanation: Explanation
 
 
-def compare(models: Sequence[str], rows: Sequence[dict], method: str) -> list[list[Cell]]:
+def compare(
+    models: Sequence[str], rows: Sequence[dict], method: str, trust_remote_code: bool = False
+) -> list[list[Cell]]:
     """A cell of each question and model, [question][model].
 
     Args:
         models: folders or Hub ids; one after the other is loaded.
         rows: of `processing.datasets.FEATURES`, about one image each.
         method: one of `METHODS`.
+        trust_remote_code: as of `load_model`.
 
     Raises:
         InputError: no such model; a question about several images; a method that a model cannot be explained by.
@@ -50,7 +53,7 @@ def compare(models: Sequence[str], rows: Sequence[dict], method: str) -> list[li
     refuse_several_images(rows)
     columns = []
     for name in models:
-        model, processor = load_model(name)
+        model, processor = load_model(name, trust_remote_code=trust_remote_code)
         calibration = load_calibration(name)
         answers = answer_questions(model, processor, rows)
         column = []

@@ -50,7 +50,8 @@ def explain(
         InputError: an unknown method, class or image; a target that the method cannot explain; an image processor
             whose resizing cannot be undone; the extra `explain` is not installed.
 
-    >>> explain(model, processor, "docs/phantom.png", "Is there a pneumothorax?", method="occlusion").save("why.png")
+    Example:
+        explain(model, processor, "x.png", "Is there a pneumothorax?", method="occlusion").save("why.png")
     """
     check_keys([method], METHODS, "method")
     case = prepare(

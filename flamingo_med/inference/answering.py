@@ -1,40 +1,96 @@
 """Questions to answers with a confidence, for evaluation, training and the command line alike."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import psutil
 import torch
 from accelerate import PartialState
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from jinja2 import Environment, TemplateError
+from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm import tqdm
 from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
-import modeling_flamingo_med  # noqa: F401 (registers the Auto classes)
-from flamingo_med.common.hub import reason
 from flamingo_med.inference.backends import Answer, make_backend
 from flamingo_med.inference.features import ImageFeatures
-from processing.errors import InputError
+from modeling_flamingo_med import FlamingoMedConfig  # which registers the Auto classes too
+from modeling_flamingo_med.manifest_flamingo_med import check_folder
+from processing.errors import InputError, check_path, one_line, reason
+from processing.processing_flamingo_med import FlamingoMedProcessor
+from processing.shapes import parse_json
 
 LARGEST_BATCH = 128
 IMAGE_COLUMNS = ("image", "more_images", "image_id")
 
 
-def load_model(name: str, revision: str | None = None) -> tuple[PreTrainedModel, ProcessorMixin]:
+def load_model(
+    name: str, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Model and processor of a local folder or Hub id, on this process's GPU where there is one.
 
-    Ours, or any other that `AutoModelForImageTextToText` loads without code of its own; of the Hub at a branch, tag or
-    commit, its main branch by default.
+    Args:
+        name: ours, or any other that `AutoModelForImageTextToText` loads.
+        revision: branch, tag or commit on the Hub; its main branch by default.
+        trust_remote_code: run the code that another model brings; that of ours is never run, as this package is it.
 
     Raises:
-        InputError: neither a folder with a model nor a model on the Hub.
+        InputError: neither a folder with a model nor a model on the Hub; one that needs code which is not trusted; or
+            a file that is damaged, or not what the manifest says.
     """
+    check_path("model", name)
+    try:
+        if Path(name).is_dir():  # before its configuration decides which kind of model it is
+            check_folder(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     device = PartialState(cpu=not torch.cuda.is_available()).device
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name, revision=revision).to(device)
-        return model, AutoProcessor.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"no image-text-to-text model at {name} (folder or Hub id): {reason(error)}") from None
+        settings, _ = FlamingoMedConfig.get_config_dict(name, revision=revision)
+        is_ours = settings.get("model_type") == FlamingoMedConfig.model_type
+        how = {"revision": revision, "trust_remote_code": trust_remote_code and not is_ours}
+        model = AutoModelForImageTextToText.from_pretrained(name, **how).to(device)
+        processor = AutoProcessor.from_pretrained(name, **how)
+        if isinstance(processor, FlamingoMedProcessor):
+            _try_out(model, processor)
+        return model, processor
+    except Exception as error:  # of as many kinds as there are parsers: of settings, weights, tokenizers, templates
+        why = reason(error) if isinstance(error, OSError | ImportError) else one_line(error)[:300]
+        raise InputError(
+            f"no image-text-to-text model at {name} (folder or Hub id): {_damaged_file(name) or why}"
+        ) from None
+
+
+def _try_out(model: PreTrainedModel, processor: FlamingoMedProcessor) -> None:
+    """Raises an error where what was loaded cannot be asked: the processor makes no inputs of a question, or the
+    generation configuration has something else than a number where one is needed."""
+    processor(images=Image.new("RGB", (32, 32)), text="Is it?")
+    vocabulary = model.config.get_text_config().vocab_size
+    for name, value in model.generation_config.to_dict().items():
+        values = value if isinstance(value, list) else [value]
+        if name.endswith("_token_id"):
+            sound = all(one is None or (type(one) is int and 0 <= one < vocabulary) for one in values)
+        else:
+            sound = not name.startswith(("max_", "min_", "num_")) or isinstance(value, int | float | type(None))
+        if not sound:
+            raise ValueError(f"{name} in generation_config.json cannot be {value!r}")
+
+
+def _damaged_file(folder: str) -> str | None:
+    """Which file of a model's folder is not what its name says, and why; None where all are, or it is of the Hub."""
+    for path in sorted(Path(folder).glob("*")):
+        try:
+            if path.suffix == ".json" and not isinstance(parse_json(path.read_text(encoding="utf-8")), dict):
+                raise ValueError("it is no mapping")
+            if path.suffix == ".jinja":
+                Environment().parse(path.read_text(encoding="utf-8"))
+            if path.suffix == ".safetensors":
+                safe_open(path, "pt")
+        except (OSError, ValueError, TemplateError, SafetensorError) as error:
+            return f"{path.name} is damaged ({one_line(error)[:200]})"
+    return None
 
 
 def answer_questions(model: PreTrainedModel, processor: ProcessorMixin, rows: Sequence[dict], **how) -> list[Answer]:

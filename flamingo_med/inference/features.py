@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,21 @@ import torch
 from accelerate import PartialState
 from datasets import Dataset
 from filelock import FileLock
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from flamingo_med.common.provenance import hash_weights
-from processing.files import write_json
+from modeling_flamingo_med.manifest_flamingo_med import (
+    HASHED_BELOW,
+    MANIFEST,
+    file_fault,
+    read_manifest,
+    write_manifest,
+)
+from processing.errors import InputError
 from processing.images import read_image
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
@@ -26,6 +34,9 @@ ENCODED_AT_ONCE = 32
 IMAGES_A_FILE = 1024
 VERSION = 2  # of what is computed: another one makes another folder
 OF_SAVING = ("auto_map", "processor_class")  # settings of an image processor that change no pixel
+OLD_INDEX = "index.json"  # of folders from before there were manifests, which hold it now
+
+logger = logging.getLogger(__name__)
 
 
 class ImageFeatures:
@@ -33,7 +44,8 @@ class ImageFeatures:
 
     The folder's name is a fingerprint of the encoder's weights, of the features that are taken of it and of the image
     preprocessing: a change of any makes another folder. Images with the same bytes stand in it once. Any number of
-    processes may read and add, and no file is ever changed; what two add at once is computed twice.
+    processes may read and add, and no file is ever changed; what two add at once is computed twice. What is not what
+    the folder's manifest says is told, and not used but computed again.
 
     Args:
         model: has `vision_encoder` and `image_features`.
@@ -54,10 +66,41 @@ class ImageFeatures:
     def refresh(self) -> None:
         """Read again what there is, such as after another process has added to it."""
         self.files: dict[int, Any] = {}
-        path = self.folder / "index.json"
-        if path.is_file():
-            saved = json.loads(path.read_text())
-            self.index, self.contents = saved["index"], saved["contents"]
+        self.entries: dict[str, dict] = {}  # feature file → size and hash, as they were
+        try:
+            saved = read_manifest(self.folder)
+            if saved is None and (self.folder / OLD_INDEX).is_file():
+                logger.info(f"{self.folder} has no {MANIFEST}, so nothing shows that its features are what they were")
+                saved = json.loads((self.folder / OLD_INDEX).read_text())
+            elif saved is None:
+                if any(self.folder.glob("*.safetensors")):
+                    logger.warning(f"{self.folder / MANIFEST} is missing: the image features are computed again")
+                self.index = {}
+                return
+            index, self.contents = dict(saved["index"]), dict(saved["contents"])
+            self.entries = saved.get("files", {})
+            numbers = {number for number, _ in index.values()}
+        except (ValueError, KeyError, TypeError) as error:
+            logger.warning(f"{self.folder} cannot be used, its image features are computed again: {error}")
+            self.index = {}
+            return
+        damaged = {number for number in numbers if self._is_damaged(self.path(number))}
+        self.index = {content: place for content, place in index.items() if place[0] not in damaged}
+
+    def _is_damaged(self, path: Path) -> bool:
+        """Whether a feature file is not what it was, which is told; of large ones, sizes and headers are compared."""
+        if path.name in self.entries:
+            hashes = sum(entry["size"] for entry in self.entries.values()) < HASHED_BELOW
+            fault = file_fault(path, self.entries[path.name], hashes)
+        else:
+            fault = None if path.is_file() else "is missing"
+        if fault:
+            logger.warning(f"{path} {fault}: its image features are computed again")
+        return fault is not None
+
+    def path(self, number: int) -> Path:
+        """The feature file of a number."""
+        return self.folder / f"{number:05d}.safetensors"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -66,7 +109,7 @@ class ImageFeatures:
         """Features (p d) of an entry of a column of images, {"path", "bytes"}."""
         number, row = self.index[self.content(image)]
         if number not in self.files:
-            self.files[number] = safe_open(self.folder / f"{number:05d}.safetensors", "pt").get_slice("features")
+            self.files[number] = safe_open(self.path(number), "pt").get_slice("features")
         return self.files[number][row]
 
     def content(self, image: dict) -> str:
@@ -98,7 +141,7 @@ class ImageFeatures:
             progress: show a bar.
 
         Raises:
-            InputError: an image that cannot be read.
+            InputError: an image that cannot be read, or the folder cannot be written to.
         """
         missing = {content: image for image in images if (content := self.content(image)) not in self.index}
         entries = list(missing.items())
@@ -114,16 +157,28 @@ class ImageFeatures:
                 self._write([content for content, _ in part], torch.cat(features))
 
     def _write(self, contents: list[str], features: Tensor) -> None:
-        """One more file, and then the index, so that what the index names is there; by one process at a time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / ".lock"):
-            known = self.contents
-            self.refresh()  # to what others have added meanwhile
-            self.contents |= known
-            number = max((number for number, _ in self.index.values()), default=-1) + 1
-            save_file({"features": features.contiguous()}, self.folder / f"{number:05d}.safetensors")
-            self.index |= {content: [number, row] for row, content in enumerate(contents)}
-            write_json(self.folder / "index.json", {"index": self.index, "contents": self.contents})
+        """One more file, and then the manifest, so that what its index names is there; by one process at a time.
+
+        Raises:
+            InputError: the folder cannot be written to.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):
+                known = self.contents
+                self.refresh()  # to what others have added meanwhile
+                self.contents |= known
+                number = max((int(path.stem) for path in self.folder.glob("*.safetensors")), default=-1) + 1
+                save_file({"features": features.contiguous()}, self.path(number))
+                self.index |= {content: [number, row] for row, content in enumerate(contents)}
+                used = {self.path(number).name for number, _ in self.index.values()}
+                content = {"index": self.index, "contents": self.contents}
+                write_manifest(self.folder, used, known=self.entries, **content)
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"the image features cannot be written to {self.folder}: {getattr(error, 'strerror', None) or error}; "
+                "make room or give the right to write, or choose another cache by HF_DATASETS_CACHE"
+            ) from None
 
 
 def store_features(

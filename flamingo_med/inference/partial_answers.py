@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flamingo_med.inference.backends import Answer
+from processing.errors import disk_errors
 
 
 class PartialAnswers:
@@ -39,21 +40,32 @@ class PartialAnswers:
             self.answers |= {line.pop("row"): Answer(**line) for line in lines[1:]}
 
     def open(self, process: int) -> None:
-        """Begin to write, behind what this process has written before."""
+        """Begin to write, behind what this process has written before.
+
+        Raises:
+            InputError: the disk is full.
+        """
         path = self.folder / f"{self.condition}-{process}.jsonl"
         lines, size = _whole_lines(path) if path.exists() else ([], 0)
-        if not lines or lines[0] != self._header():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(self._header()) + "\n", encoding="utf-8")
-            size = path.stat().st_size
-        self.file = path.open("r+b")
-        self.file.truncate(size)
-        self.file.seek(size)
+        with disk_errors(self.folder):
+            if not lines or lines[0] != self._header():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(self._header()) + "\n", encoding="utf-8")
+                size = path.stat().st_size
+            self.file = path.open("r+b", buffering=0)
+            self.file.truncate(size)
+            self.file.seek(size)
 
     def add(self, row: int, answer: Answer) -> None:
-        """Write one answer, so that it is there whatever happens to this process."""
-        self.file.write((json.dumps({"row": row, **asdict(answer)}, ensure_ascii=False) + "\n").encode())
-        self.file.flush()
+        """Write one answer, so that it is there whatever happens to this process.
+
+        Raises:
+            InputError: the disk is full; the answers before are kept.
+        """
+        line = (json.dumps({"row": row, **asdict(answer)}, ensure_ascii=False) + "\n").encode()
+        with disk_errors(self.folder):
+            while line:  # of which a disk that becomes full takes a part
+                line = line[self.file.write(line) :]
 
     def close(self) -> None:
         """End writing."""

@@ -46,8 +46,8 @@ def similarities(predictions: Sequence[str], references: Sequence[str | Sequence
 @torch.no_grad()
 def embed(texts: Sequence[str], encoder: str) -> torch.Tensor:
     """Mean of the encoder's last hidden states over the tokens of each text, of length 1: (n) → (n d)."""
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    model = AutoModel.from_pretrained(encoder).eval()
+    tokenizer = AutoTokenizer.from_pretrained(encoder, trust_remote_code=False)
+    model = AutoModel.from_pretrained(encoder, trust_remote_code=False).eval()
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     vectors = []

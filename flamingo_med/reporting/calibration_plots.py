@@ -70,7 +70,7 @@ def risk_coverage_curve(confidences: Confidences, hits: Sequence[float], cluster
 
 def write_plots(folder: str | Path, predictions: Sequence[dict], calibration: Calibration) -> None:
     """reliability.png and risk_coverage.png of predictions.jsonl's rows, without and with the temperature."""
-    rows = [row for row in predictions if row.get("exact_match") is not None]
+    rows = [row for row in predictions if "confidence" in row and row.get("exact_match") is not None]
     confidences = np.array([row["confidence"] for row in rows])
     named = {"as generated": confidences}
     named[f"at temperature {calibration.answer_temperature:.2f}"] = calibration.confidence(confidences)

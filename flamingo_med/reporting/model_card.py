@@ -4,9 +4,10 @@ Read are config.json, run.json, summary.json and eval/*/metrics.json: no weights
 has no number of its own, and no path of the machine. Training and evaluation write it by themselves.
 """
 
-import json
+import logging
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,18 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from flamingo_med.evaluation.tables import COLUMNS, format_score, named, overall
 from flamingo_med.reporting.evaluation_page import CONDITIONS, MAIN
-from flamingo_med.reporting.run_report import format_facts
+from flamingo_med.reporting.run_files import OF_THE_RUN, Evaluation, read_evaluations, read_run
+from flamingo_med.reporting.run_report import format_facts, seconds_of
 from modeling_flamingo_med.configuration_flamingo_med import FlamingoMedConfig
 from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.datasets import DEFAULT_DATASET
 from processing.datasets.about import ABOUT, About
-from processing.errors import InputError
+from processing.errors import InputError, one_line
 from processing.files import write_whole
 
+logger = logging.getLogger(__name__)
+
 TEMPLATE = Path(__file__).parent / "model_card.md.jinja"
-OF_THE_RUN = ("config.json", "run.json", "summary.json")
 
 # Assumptions, said in the card: a server's CPU core with its share of memory; a data centre's GPU; the world's mean of
 # electricity (Ember, 2023).
@@ -63,9 +66,15 @@ def write_card(folder: str | Path, output: str | Path | None = None) -> Path:
 
 
 def refresh_card(folder: str | Path) -> None:
-    """Write the card of a folder that holds a run; any other model's folder, or Hub id, is left alone."""
+    """Write the card of a folder that holds a run; any other model's folder, or Hub id, is left alone.
+
+    Whatever led to it has been done, so a card that cannot be written is only logged.
+    """
     if all(Path(folder, name).is_file() for name in OF_THE_RUN):
-        write_card(folder)
+        try:
+            write_card(folder)
+        except InputError as error:
+            logger.warning(f"the model card is as it was: {error}; flamingo-med card {folder} writes it again")
 
 
 def render_card(folder: str | Path) -> ModelCard:
@@ -74,10 +83,7 @@ def render_card(folder: str | Path) -> ModelCard:
     Raises:
         InputError: a file of the run is missing or damaged.
     """
-    config, run_meta, summary = (read_json(Path(folder, name)) for name in OF_THE_RUN)
-    config = FlamingoMedConfig.from_dict(config)
-    metrics = [read_json(path) for path in sorted(Path(folder, "eval").glob("*/metrics.json"))]
-    metrics = [evaluation for evaluation in metrics if evaluation["scores"]]  # a blind test set has none
+    (config, run_meta, summary), metrics = read_run(folder), read_evaluations(folder)
     settings = without_places(run_meta["settings"])
     stages = [*run_meta["stages_before"], {"dataset": DEFAULT_DATASET, "data": {}, **settings}]
     abouts = list(dict.fromkeys(about(stage["dataset"]) for stage in stages))
@@ -88,7 +94,7 @@ def render_card(folder: str | Path) -> ModelCard:
         name=name,
         cautions=[a.caution for a in abouts if a.caution],
         architecture=architecture(config),
-        parameters=parameters(config),
+        parameters=parameters(config, Path(folder, "config.json")),
         stages=[describe_stage(stage) for stage in stages],
         overlap=run_meta.get("overlap"),
         backbones=[part["name"] for part in without_places(list(config.backbones.values()))],
@@ -103,16 +109,6 @@ def render_card(folder: str | Path) -> ModelCard:
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A file that the run has written."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no {path.name} in {path.parent}; give the output_dir of a finished run") from None
-    except (OSError, ValueError):
-        raise InputError(f"{path} cannot be read; it is damaged, or was not written by this project") from None
-
-
 def without_places(value: Any) -> Any:
     """Texts, also those within lists and mappings, with the last name of each path of this machine in its place.
 
@@ -125,8 +121,9 @@ def without_places(value: Any) -> Any:
         return [without_places(part) for part in value]
     if not isinstance(value, str):
         return value
-    if value.startswith("python "):  # a command: its words may be quoted and hold blanks
-        return shlex.join([_last_name(word) for word in shlex.split(value)])
+    if value.startswith(("flamingo-med ", "python ")):  # a command: its words may be quoted and hold blanks
+        with suppress(ValueError):  # a quotation without an end
+            return shlex.join([_last_name(word) for word in shlex.split(value)])
     return _last_name(value)
 
 
@@ -158,7 +155,12 @@ def format_options(meta: dict) -> str:
 
 
 def card_data(
-    name: str, config: FlamingoMedConfig, summary: dict, metrics: list[dict], abouts: list[About], pretrained: bool
+    name: str,
+    config: FlamingoMedConfig,
+    summary: dict,
+    metrics: list[Evaluation],
+    abouts: list[About],
+    pretrained: bool,
 ) -> ModelCardData:
     """Metadata of the card.
 
@@ -216,12 +218,14 @@ def eval_results(meta: dict, scores: list[dict]) -> list[EvalResult]:
 
 def label(condition: str) -> str:
     """A condition in words."""
-    return CONDITIONS[condition].lower()
+    return CONDITIONS.get(condition, condition).lower()
 
 
 def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
     """What the template says of one metrics.json."""
     of_main = {(s["condition"], s["subset"]): s for s in scores if s["metric"] == MAIN}
+    if ("model", "all") not in of_main:
+        raise InputError(f"the evaluation on {meta['dataset']} {meta['split']} has no {MAIN} of the model; repeat it")
     columns = [subset for subset in COLUMNS if ("model", subset) in of_main]
     conditions = list(dict.fromkeys(condition for condition, _ in of_main))
     others = [s for s in overall(scores) if s["metric"] != MAIN and s["condition"] == "model"]
@@ -234,7 +238,7 @@ def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
         "signature": of_main["model", "all"]["signature"],
         "columns": [f"{subset} (n={of_main['model', subset]['n']})" for subset in columns],
         "baselines": [
-            [label(condition), *(format_score(of_main[condition, subset]) for subset in columns)]
+            [label(condition), *(format_score(of_main.get((condition, subset))) for subset in columns)]
             for condition in conditions
         ],
         "others": [[f"`{named(s['signature'], s['subset'])}`".replace("|", "\\|"), format_score(s)] for s in others],
@@ -246,7 +250,7 @@ def describe_evaluation(meta: dict, scores: list[dict]) -> dict[str, Any]:
 def describe_looks(difference: dict) -> str:
     """Whether the model does better with the images than without, in a sentence."""
     value, low, high = difference["value"], difference["low"], difference["high"]
-    if low is None:
+    if low is None or high is None:
         return f"With images against the same model with all images blanked: {value:+.3f}."
     verdict = "It looks at the images" if low > 0 else "**That it looks at the images is not shown**"
     return f"{verdict}: against the same model with all images blanked {value:+.3f} [{low:+.2f}, {high:+.2f}]."
@@ -272,23 +276,27 @@ def architecture(config: FlamingoMedConfig) -> list[str]:
     return lines
 
 
-def parameters(config: FlamingoMedConfig) -> str:
-    """The table of `parameter_summary`, from shapes alone."""
-    with torch.device("meta"):
-        model = FlamingoMedForConditionalGeneration(config)
-    return model.parameter_summary()
+def parameters(config: FlamingoMedConfig, path: Path) -> str:
+    """The table of `parameter_summary`, from shapes alone; `path` of the configuration's file is for messages."""
+    try:
+        with torch.device("meta"):
+            return FlamingoMedForConditionalGeneration(config).parameter_summary()
+    except Exception as error:  # of whatever encoder and decoder
+        raise InputError(f"{path} describes no model that can be built: {one_line(error)}") from None
 
 
 def estimate_cost(summary: dict) -> dict[str, Any] | None:
-    """hours, watts, kwh, grams and hardware of the training; None where the time was not measured."""
-    if summary["seconds"] is None:
+    """hours, watts, kwh, grams and hardware of the training and of encoding its images; None where the time was not
+    measured."""
+    seconds = seconds_of(summary)
+    if seconds is None:
         return None
     hardware = summary["hardware"]
     if hardware["cores"]:
         count, unit, watts = hardware["processes"] * hardware["cores"], "CPU core(s)", WATTS_PER_CORE
     else:
         count, unit, watts = hardware["processes"], f"GPU(s), {hardware['device']}", WATTS_PER_GPU
-    hours = summary["seconds"] / 3600
+    hours = seconds / 3600
     kwh = hours * count * watts / 1000
     return {
         "hours": hours,

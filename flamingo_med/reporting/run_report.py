@@ -56,18 +56,20 @@ def plot_curves(history: LogHistory, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def summary(args: "TrainingArguments", state: "TrainerState", resumed: bool) -> dict:
+def summary(args: "TrainingArguments", state: "TrainerState", resumed: bool, seconds_of_features: float = 0.0) -> dict:
     """How long, on what, how it ended, and the scores of the model that is kept on validation.
 
     Args:
         args, state: of the training.
         resumed: it went on from a checkpoint.
+        seconds_of_features: how long the images were encoded before it.
 
     Returns:
         steps, epochs, questions_per_step, learning_rate, lr_scheduler, seed; seconds of training, None where they were
-        not measured, and resumed, whether those before a checkpoint are not among them; hardware: processes, device
-        and, of CPUs, the cores that a process uses; loss: that of training, first and last; validation: None or step,
-        loss, exact_match, low and high (95 % interval clustered by image, None for one image).
+        not measured, seconds_of_features, and resumed, whether those before a checkpoint are not among them; hardware:
+        processes, device and, of CPUs, the cores that a process uses; loss: that of training, first and last;
+        validation: None or step, loss, exact_match, low and high (95 % interval clustered by image, None for one
+        image).
     """
     history = state.log_history
     runtime, losses = curve(history, "train_runtime")[1], curve(history, "loss")[1]
@@ -92,6 +94,7 @@ def summary(args: "TrainingArguments", state: "TrainerState", resumed: bool) -> 
         "lr_scheduler": str(args.lr_scheduler_type.value),
         "seed": args.seed,
         "seconds": runtime[-1] if runtime else None,
+        "seconds_of_features": round(seconds_of_features, 4),
         "resumed": resumed,
         "hardware": {
             "processes": args.world_size,
@@ -103,6 +106,13 @@ def summary(args: "TrainingArguments", state: "TrainerState", resumed: bool) -> 
     }
 
 
+def seconds_of(facts: dict) -> float | None:
+    """How long a run took, of `summary`: the encoding of its images and the training; None where not measured."""
+    if facts["seconds"] is None:
+        return None
+    return facts["seconds"] + facts.get("seconds_of_features", 0.0)  # which older runs have not measured
+
+
 def format_facts(facts: dict) -> dict[str, str]:
     """`summary` in words."""
     rows = {
@@ -111,10 +121,10 @@ def format_facts(facts: dict) -> dict[str, str]:
         "learning rate": f"{facts['learning_rate']:g}, {facts['lr_scheduler']}",
         "seed": f"{facts['seed']}",
     }
-    if facts["seconds"] is not None:
+    if (seconds := seconds_of(facts)) is not None:
         hardware = facts["hardware"]
         since = ", since it went on" if facts["resumed"] else ""
-        rows["time"] = f"{facts['seconds'] / 60:.0f} min on {hardware['processes']} × {hardware['device']}{since}"
+        rows["time"] = f"{seconds / 60:.0f} min on {hardware['processes']} × {hardware['device']}{since}"
     if losses := facts["loss"]:
         rows["training loss, first and last"] = f"{losses['first']:.3f}, {losses['last']:.3f}"
     if best := facts["validation"]:

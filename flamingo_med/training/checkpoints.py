@@ -1,31 +1,36 @@
-"""The folder of a run: which checkpoint it resumes from, what its settings were, and a full disk as one sentence."""
+"""The folder of a run: which checkpoint it resumes from, and which is the best one."""
 
-import errno
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from transformers import TrainingArguments
 
-from processing.datasets import DEFAULT_DATASET
-from processing.errors import InputError, check_renamed
+from flamingo_med.training.identity import RECIPE
+from modeling_flamingo_med.manifest_flamingo_med import check_folder, read_manifest, write_manifest
+from processing.errors import InputError
+
+UNFINISHED = "it was not written to its end"
+STATE = "trainer_state.json"
 
 logger = logging.getLogger(__name__)
+
+# What to do where the folder of a run could not be written.
+MAKE_ROOM = "make room, and resume from the last checkpoint with --resume_from_checkpoint true"
 
 
 def find_checkpoint(args: TrainingArguments) -> str | None:
     """The checkpoint to resume from, if any; refuses a folder whose run would be lost.
 
+    A run that ended while it wrote its first checkpoint has none, and begins anew.
+
     Raises:
         InputError: a finished run; an unfinished one without `resume_from_checkpoint`; a checkpoint that was named but
-            is not there or not whole.
+            is not there or not whole; checkpoints, none of which is whole.
     """
     folder = Path(args.output_dir)
-    if (folder / "recipe.yaml").exists():
+    if _is_finished(folder):
         raise InputError(f"{folder} holds a finished run; choose another --output_dir, or remove it")
     checkpoints = sorted(folder.glob("checkpoint-*[0-9]"), key=lambda path: int(path.name.split("-")[-1]))
     if checkpoints and not args.resume_from_checkpoint:
@@ -34,94 +39,118 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
             "choose another --output_dir, or remove it"
         )
     if isinstance(args.resume_from_checkpoint, str):
-        if not Path(args.resume_from_checkpoint).is_dir():
-            raise InputError(f"no checkpoint at {args.resume_from_checkpoint}")
-        if fault := damage(Path(args.resume_from_checkpoint), args.world_size):
-            raise InputError(f"{args.resume_from_checkpoint} is incomplete ({fault}); choose an earlier one")
-        return args.resume_from_checkpoint
+        path = Path(args.resume_from_checkpoint)
+        if not path.is_dir():
+            raise InputError(f"no checkpoint at {path}")
+        if fault := damage(path):
+            raise InputError(f"{path} is incomplete ({fault}); choose an earlier one")
+        _tell_processes(path, args.world_size)
+        return str(path)
+    faults = {}
     for path in reversed(checkpoints):
-        fault = damage(path, args.world_size)
+        fault = damage(path)
         if fault is None:
             logger.info(f"resuming from {path}")
+            _tell_processes(path, args.world_size)
             return str(path)
-        logger.info(f"{path} is incomplete ({fault}), skipped")
+        logger.warning(f"{path} is incomplete ({fault}), skipped")
+        faults[path.name] = fault
+    if set(faults.values()) - {UNFINISHED}:
+        raise InputError(
+            f"no checkpoint in {folder} can be resumed from: "
+            f"{'; '.join(f'{name}: {fault}' for name, fault in faults.items())}; nothing was changed: choose another "
+            "--output_dir, or remove this one to begin anew"
+        )
     return None
 
 
-def damage(checkpoint: Path, world_size: int = 1) -> str | None:
-    """What is wrong with a checkpoint: a file that is missing or cut off. None where nothing is.
+def _is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end, as its manifest says, which is written last; of older ones, their recipe."""
+    try:
+        manifest = read_manifest(folder)
+    except ValueError:  # whatever it was, it is not to be overwritten
+        return (folder / RECIPE).exists()
+    return (folder / RECIPE).exists() if manifest is None else bool(manifest.get("final"))
 
-    `transformers` itself resumes without optimizer or random state, in silence, and then to other weights.
 
-    Args:
-        checkpoint: its folder.
-        world_size: number of processes, each of which has a random state of its own.
+def begin_checkpoint(folder: Path) -> None:
+    """Mark a checkpoint as unfinished, until `identity.seal` writes what it holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_manifest(folder, [])
+
+
+def damage(checkpoint: Path) -> str | None:
+    """What is wrong with a checkpoint: a file that is missing, cut off or changed. None where nothing is.
+
+    Every file is read in full. The random states of other processes than it was written by do not count.
     """
-    of_processes = ["rng_state.pth"] if world_size == 1 else [f"rng_state_{i}.pth" for i in range(world_size)]
-    for name in ("trainer_state.json", "scheduler.pt", *of_processes):
+    try:
+        manifest = check_folder(checkpoint, whole=True, training=True)
+    except ValueError as error:
+        return str(error).partition(";")[0].replace(f"{checkpoint}/", "")
+    if manifest is not None and "step" not in manifest:
+        return UNFINISHED
+    for name in (STATE, "scheduler.pt"):
         if not (checkpoint / name).is_file():
             return f"no {name}"
+    kinds = {"weights": "*.safetensors", "optimizer": "optimizer*", "rng_state": "rng_state*.pth"}
+    for kind, pattern in kinds.items():
+        if not any(checkpoint.glob(pattern)):
+            return f"no {kind}"
+    if manifest is not None:
+        return None
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
+        json.loads((checkpoint / STATE).read_text())
     except ValueError:
-        return "damaged trainer_state.json"
+        return f"damaged {STATE}"
     for path in sorted([*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth"), *checkpoint.glob("*.bin")]):
         if not zipfile.is_zipfile(path):  # torch writes zip files, whose list of contents stands at the end
             return f"damaged {path.name}"
-    for path in sorted(checkpoint.glob("*.safetensors")):
-        try:
-            safe_open(path, "pt")
-        except SafetensorError:
-            return f"damaged {path.name}"
-    for kind, pattern in {"weights": "*.safetensors", "optimizer": "optimizer.*"}.items():
-        if not any(checkpoint.glob(pattern)):
-            return f"no {kind}"
     return None
 
 
-def stages_before(init_from: str | None) -> list[dict]:
-    """What the model that training starts from was trained on, stage by stage, the first first.
-
-    Returns:
-        model, dataset (None where no run.json says it, as for one of the Hub), data, its options, and exclude, the
-        report of images that were left out.
-    """
-    if init_from is None:
-        return []
-    path = Path(init_from, "run.json")
-    if not path.is_file():
-        return [{"model": init_from, "dataset": None, "data": {}, "exclude": None}]
-    meta = json.loads(path.read_text(encoding="utf-8"))
-    data = {"dataset": DEFAULT_DATASET, "data": {}, "exclude": None} | check_renamed(meta["settings"], path)
-    stage = {"model": init_from, **{name: data[name] for name in ("dataset", "data", "exclude")}}
-    return [*meta.get("stages_before", []), stage]
+def _tell_processes(checkpoint: Path, world_size: int) -> None:
+    """Say that dropout goes on otherwise where another number of processes wrote the checkpoint."""
+    before = len([*checkpoint.glob("rng_state*.pth")])
+    if before != world_size:
+        logger.warning(
+            f"{checkpoint} was written by {before} process(es), and this run has {world_size}: dropout draws other "
+            f"numbers than it would have, and a step has the questions of {world_size}"
+        )
 
 
-def log_changes(folder: str, settings: dict) -> None:
-    """Log which settings of a run that resumes differ from those that it began with."""
-    path = Path(folder, "run.json")
-    before = json.loads(path.read_text())["settings"] if path.is_file() else settings
-    now = json.loads(json.dumps(settings))  # as they were written
-    for name in sorted({*before, *now} - {"resume_from_checkpoint"}):
-        if before.get(name) != now.get(name):
-            logger.info(f"{name} was {before.get(name, 'not set')} and is now {now.get(name, 'not set')}")
+def is_final(checkpoint: str | Path) -> bool:
+    """Whether the training ended with the step at which a checkpoint was written."""
+    manifest = read_manifest(checkpoint)
+    if manifest is not None:
+        return manifest["final"]
+    state = json.loads(Path(checkpoint, STATE).read_text())
+    return state["global_step"] >= state["max_steps"]
 
 
-@contextmanager
-def disk_errors(folder: str | Path) -> Iterator[None]:
-    """Say in one sentence that the disk is full where `folder` was to be written.
+def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | None:
+    """Where the best checkpoint so far lies, of a run that goes on; None where none was kept.
+
+    Args:
+        checkpoint: the one that it goes on from.
+        args: of the run.
+        accept: go on without it where it is lost; the best of the steps to come is kept then.
 
     Raises:
-        InputError: the disk is full.
+        InputError: it is missing or damaged.
     """
-    try:
-        yield
-    except (OSError, RuntimeError, SafetensorError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors and torch's writer of zip files (inline_container) have errors of their own.
-        if not (full or "os error 28" in str(error) or "inline_container" in str(error)):
-            raise
+    saved = json.loads(Path(checkpoint, STATE).read_text())["best_model_checkpoint"]
+    if not args.load_best_model_at_end or saved is None:
+        return saved
+    places = [Path(saved), Path(args.output_dir, Path(saved).name), Path(checkpoint).parent / Path(saved).name]
+    best = next((path for path in places if path.is_dir()), None)
+    fault = "it is gone" if best is None else damage(best)
+    if fault is None:
+        return str(best)
+    lost = f"the best checkpoint so far, {best or saved}, cannot be used ({fault})"
+    if not accept:
         raise InputError(
-            f"the disk is full: {folder} could not be written; make room, and resume from the last checkpoint with "
-            "--resume_from_checkpoint true"
-        ) from None
+            f"{lost}; put it back, or go on with --accept_changes true, and the best of the steps to come is kept"
+        )
+    logger.warning(f"{lost}: the best of the steps to come is kept")
+    return None

@@ -12,6 +12,7 @@ class RunReport(TrainerCallback):
     """Writes curves and summary from the history that a resumed run has too."""
 
     resumed = False
+    seconds_of_features = 0.0  # before the training
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         """Note whether the training goes on from a checkpoint: then its time is not that of the whole."""
@@ -21,6 +22,6 @@ class RunReport(TrainerCallback):
         """Curves and summary, by the first process."""
         if state.is_world_process_zero:
             plot_curves(state.log_history, Path(args.output_dir, "curves.png"))
-            facts = summary(args, state, self.resumed)
+            facts = summary(args, state, self.resumed, self.seconds_of_features)
             write_json(Path(args.output_dir, "summary.json"), facts)
             write_whole(Path(args.output_dir, "summary.md"), format_summary(facts, args.output_dir))

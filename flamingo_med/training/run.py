@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from datasets import Dataset
 from transformers import set_seed
 
 from flamingo_med.common.folders import lock_folder
-from flamingo_med.common.provenance import provenance
 from flamingo_med.common.settings import build_arguments, merge, read_recipe
-from flamingo_med.training.checkpoints import disk_errors, find_checkpoint, log_changes, stages_before
-from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor, continue_from
+from flamingo_med.training.checkpoints import MAKE_ROOM, find_best, find_checkpoint, is_final
+from flamingo_med.training.identity import RECIPE, changes_since, describe_origin, seal, write_origin
+from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor, continue_from, go_on
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
-from processing.datasets import SPLITS, count_unseen, fingerprint
+from processing.datasets import SPLITS, count_unseen
 from processing.datasets.arguments import DataArguments
 from processing.datasets.split_overlap import QUICK, overlap, verdict
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 from processing.files import write_json, write_whole
 
 KINDS = (DataArguments, ModelArguments, FlamingoMedTrainingArguments)
@@ -49,9 +50,21 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
     checkpoint = find_checkpoint(training_args)
     lock = lock_folder(output_dir, first_process=training_args.process_index == 0)
 
-    set_seed(training_args.seed)
     train_rows, validation_rows = data_args.load_train(), data_args.load("validation")
-    if model_args.init_from:
+    origin, images = describe_origin(data_args, model_args.init_from, settings, train_rows, validation_rows)
+    best, ended = None, False
+    if checkpoint:
+        accept = training_args.accept_changes
+        changes = changes_since(Path(checkpoint), output_dir, origin, accept)
+        for change in changes:
+            logger.warning(f"accepted: {change}")
+        best = find_best(checkpoint, training_args, accept)
+        ended = is_final(checkpoint) and not changes
+
+    set_seed(training_args.seed)
+    if checkpoint:
+        model, processor = go_on(checkpoint)
+    elif model_args.init_from:
         model, processor = continue_from(model_args, train_rows)
     else:
         processor = build_processor(model_args, train_rows)
@@ -65,19 +78,23 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
         train_dataset=train_rows,
         eval_dataset=validation_rows,
     )
-    if trainer.is_world_process_zero():
-        describe_start(trainer, data_args)
-        if checkpoint:
-            log_changes(output_dir, settings)
-        write_start(trainer, data_args, model_args, settings)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    with disk_errors(output_dir):
+    with disk_errors(output_dir, MAKE_ROOM):
+        if trainer.is_world_process_zero():
+            describe_start(trainer, data_args)
+            write_overlap(trainer, origin)
+            write_origin(output_dir, origin, images)
+        if ended:
+            trainer.finish(checkpoint, best)
+        else:
+            trainer.train(resume_from_checkpoint=checkpoint, best_checkpoint=best)
         trainer.save_model()
-    if trainer.is_world_process_zero():
-        # Written last, and at once: a folder with it holds a finished run.
-        write_whole(output_dir / "recipe.yaml", as_yaml(settings))
-        trainer.create_model_card()
-        lock.release()
+        if trainer.is_world_process_zero():
+            write_whole(output_dir / RECIPE, as_yaml(settings))
+            trainer.create_model_card()
+            # Written last, and at once: a folder whose manifest says so holds a finished run.
+            step, processes = trainer.state.global_step, training_args.world_size
+            seal(output_dir, output_dir, step=step, final=True, processes=processes)
+            lock.release()
     if training_args.push_to_hub:
         trainer.push_to_hub()
     return output_dir
@@ -96,20 +113,14 @@ def describe_start(trainer: FlamingoMedTrainer, data_args: DataArguments) -> Non
     logger.info(model.parameter_summary())
 
 
-def write_start(
-    trainer: FlamingoMedTrainer, data_args: DataArguments, model_args: ModelArguments, settings: dict[str, Any]
-) -> None:
-    """run.json, what the run is made from, and overlap.json, what train and validation share."""
-    folder = Path(trainer.args.output_dir)
-    meta = {**provenance(), "stages_before": stages_before(model_args.init_from)}
-    if not data_args.streaming:
-        train_rows, validation_rows = trainer.train_dataset, trainer.eval_dataset
+def write_overlap(trainer: FlamingoMedTrainer, origin: dict[str, Any]) -> None:
+    """overlap.json, what train and validation share, and the verdict, for run.json; nothing of a stream."""
+    train_rows, validation_rows = trainer.train_dataset, trainer.eval_dataset
+    if isinstance(train_rows, Dataset):
         shared = overlap(train_rows, validation_rows, QUICK)
-        write_json(folder / "overlap.json", shared)
-        meta["overlap"] = verdict(shared, "train", "validation")
-        meta["fingerprints"] = {"train": fingerprint(train_rows), "validation": fingerprint(validation_rows)}
-        logger.info(f"overlap of train and validation: {meta['overlap']}")
-    write_json(folder / "run.json", {**meta, "settings": settings})
+        write_json(Path(trainer.args.output_dir, "overlap.json"), shared)
+        origin["overlap"] = verdict(shared, "train", "validation")
+        logger.info(f"overlap of train and validation: {origin['overlap']}")
 
 
 def as_yaml(settings: dict[str, Any]) -> str:

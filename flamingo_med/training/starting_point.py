@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from datasets import Dataset, IterableDataset
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig
 
 from flamingo_med.inference.backends import context_length
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
 from processing.datasets import class_names
-from processing.errors import InputError, check_keys, check_types, reason
+from processing.errors import InputError, check_keys, check_path, check_types, one_line, reason
 from processing.processing_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import extend_embeddings, load_tokenizer, texts_of, train_tokenizer
 
@@ -48,6 +49,8 @@ class ModelArguments:
     model: dict = field(default_factory=dict, metadata={"help": "arguments of FlamingoMedConfig"})
 
     def __post_init__(self):
+        for name in ("vision", "text", "tokenizer", "init_from"):
+            check_path(f"--{name}", getattr(self, name))
         settings = FlamingoMedConfig.settings()
         ours = {"vision_config", "text_config", "backbones", "backbones_saved", "num_labels", "id2label"}
         check_keys(
@@ -58,6 +61,7 @@ class ModelArguments:
         self.model = check_types(self.model, settings)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
+            self.tokenizer = check_types(self.tokenizer, {"vocab_size": int})
         missing = isinstance(self.text, dict) and self.tokenizer is None
         if missing or (isinstance(self.text, str) and isinstance(self.tokenizer, dict)):
             raise InputError(
@@ -120,6 +124,13 @@ def continue_from(
         return model, FlamingoMedProcessor.from_pretrained(args.init_from)
 
 
+def go_on(checkpoint: str) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
+    """Model and processor of a checkpoint, whatever the data are by now: its embeddings belong to its tokens."""
+    with loading_errors():
+        model = FlamingoMedForConditionalGeneration.from_pretrained(checkpoint)
+        return model, FlamingoMedProcessor.from_pretrained(checkpoint)
+
+
 def with_classes(config: dict, train_rows: Dataset | IterableDataset) -> dict:
     """Settings of the model, with the train split's classes where there is to be a head (problem_type)."""
     if config.get("problem_type") is None:
@@ -142,9 +153,13 @@ def loading_errors() -> Iterator[None]:
     """What is said of a Hub id or folder that is not found, or of parts that do not work together, in one sentence."""
     try:
         yield
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         message, why = str(error).partition("\n")[0], reason(error)
         raise InputError(message if message == why else f"{message.rstrip(':')}: {why}") from None
+    except Exception as error:  # of whatever encoder and decoder, whose classes check little
+        raise InputError(f"the parts of the model cannot be made or do not go together: {one_line(error)}") from None
 
 
 def as_config(settings: dict) -> PretrainedConfig:
@@ -158,4 +173,8 @@ def as_config(settings: dict) -> PretrainedConfig:
     except ValueError:
         raise InputError(f"unknown model_type {model_type!r}; transformers has no such model") from None
     check_keys(settings, [*default.to_dict(), *default.attribute_map], f"setting of {model_type}")
-    return AutoConfig.for_model(model_type, **settings)
+    try:
+        return AutoConfig.for_model(model_type, **settings)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"a {model_type} cannot have these settings: {why:.200}") from None

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,29 +16,52 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import EarlyStoppingCallback, ProgressCallback, Trainer, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.integrations import INTEGRATION_TO_CALLBACK, get_available_reporting_integrations
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 
 from flamingo_med.common.settings import build_arguments
 from flamingo_med.evaluation.intervals import clustered_bootstrap
 from flamingo_med.inference.answering import Answer, answer_questions
 from flamingo_med.inference.features import store_features
+from flamingo_med.inference.readable_rows import all_bad_images, check_images, check_texts
 from flamingo_med.metrics.exact_match import exact_match
 from flamingo_med.reporting.model_card import refresh_card
-from flamingo_med.training.checkpoints import disk_errors
+from flamingo_med.training.checkpoints import MAKE_ROOM, begin_checkpoint
 from flamingo_med.training.hub_mixin import HubMixin
+from flamingo_med.training.identity import seal
 from flamingo_med.training.matmul import choose_matmul
 from flamingo_med.training.report_callback import RunReport
 from flamingo_med.training.sampler import EndlessRows, EpochRows, ImageGroupedBatchSampler
 from modeling_flamingo_med.layers_flamingo_med import FlamingoMedGate
-from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.modeling_flamingo_med import FlamingoMedForConditionalGeneration, labelled_positions
 from processing.augmentation import Augmentation
 from processing.collator import FlamingoMedCollator, FlamingoMedTrainingCollator
-from processing.errors import InputError
+from processing.errors import InputError, check_keys, disk_errors
 from processing.files import write_json
 from processing.processing_flamingo_med import FlamingoMedProcessor
 
 logger = logging.getLogger(__name__)
+
+# What an evaluation may report, and `metric_for_best_model` be, with eval_ before it or without.
+METRICS = (
+    *("loss", "class_accuracy", "exact_match", "exact_match_closed", "exact_match_open"),
+    *("exact_match_low", "exact_match_high"),
+)
+# Settings that count something, and the least that they may be.
+LEAST = {
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"), 1),
+    **dict.fromkeys(("max_new_tokens", "shuffle_buffer"), 1),
+    "dataloader_num_workers": 0,
+}
 
 
 @dataclass
@@ -55,6 +79,12 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     resume_from_checkpoint: str | bool | None = field(
         default=None,
         metadata={"help": "true: resume from the last checkpoint in output_dir, if any; or its folder"},
+    )
+    accept_changes: bool = field(
+        default=False,
+        metadata={
+            "help": "resume though data, seed or settings are others than before, or the best checkpoint is lost"
+        },
     )
     remove_unused_columns: bool = field(default=False, metadata={"help": "no: the collator needs all columns"})
     dataloader_pin_memory: bool = field(
@@ -94,8 +124,12 @@ class FlamingoMedTrainingArguments(TrainingArguments):
     def __post_init__(self):
         super().__post_init__()
         build_arguments(self.augmentation, Augmentation)  # a mistake in it is found before any data are read
-        if self.shuffle_buffer < 1:
-            raise InputError(f"shuffle_buffer is at least 1, got {self.shuffle_buffer}")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise InputError(f"{name} is at least {least}, got {getattr(self, name)}")
+        if self.metric_for_best_model is not None:
+            check_keys([self.best_metric], METRICS, "metric_for_best_model")
+        self.check_trackers()
         without_metric = self.metric_for_best_model is None or self.eval_strategy == "no"
         if self.early_stopping_patience is not None and without_metric:
             raise InputError("early_stopping_patience needs metric_for_best_model and an eval_strategy")
@@ -106,6 +140,23 @@ class FlamingoMedTrainingArguments(TrainingArguments):
         if self.hub_token is not None:  # run.json and recipe.yaml hold all settings
             raise InputError("hub_token is a secret, not a setting; run `hf auth login`, or set HF_TOKEN")
 
+    @property
+    def best_metric(self) -> str:
+        """`metric_for_best_model` by its name among `METRICS`."""
+        return self.metric_for_best_model.removeprefix("eval_")
+
+    def check_trackers(self) -> None:
+        """Refuse trackers (`report_to`) that are unknown or not installed.
+
+        Raises:
+            InputError: names the tracker.
+        """
+        check_keys(self.report_to, INTEGRATION_TO_CALLBACK, "tracker (report_to)")
+        installed = {*get_available_reporting_integrations(), "flyte", "azure_ml"}  # which it does not tell of
+        for name in self.report_to:
+            if name not in installed:
+                raise InputError(f"report_to {name} needs a library that is not installed, see pip install {name}")
+
 
 class _Progress(ProgressCallback):
     """The progress bar, and what is logged but for the gates, which would fill the screen."""
@@ -113,6 +164,26 @@ class _Progress(ProgressCallback):
     def on_log(self, args, state, control, logs: dict | None = None, **kwargs) -> None:
         shown = {name: value for name, value in (logs or {}).items() if not name.startswith("gate_")}
         super().on_log(args, state, control, logs=shown, **kwargs)
+
+
+class _EarlyStopping(EarlyStoppingCallback):
+    """As in `transformers`; a run that goes on from a checkpoint goes on counting."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        super().on_train_begin(args, state, control, **kwargs)
+        saved = state.stateful_callbacks.get(type(self).__name__, {})
+        if isinstance(saved, dict):
+            counted = saved.get("attributes", {}).get("early_stopping_patience_counter", 0)
+            self.early_stopping_patience_counter = counted
+
+
+class _BestCheckpoint(TrainerCallback):
+    """Tells a run that goes on where its best checkpoint lies now; one that is lost is forgotten with its score."""
+
+    path: str | None = None
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        place_best(state, self.path)
 
 
 class FlamingoMedTrainer(HubMixin, Trainer):
@@ -172,20 +243,34 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         if self.is_fsdp_enabled and "FULL" not in str(self.accelerator.state.fsdp_plugin.state_dict_type):
             raise InputError("FSDP has to save whole weights: set fsdp_state_dict_type to FULL_STATE_DICT")
         if args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+            self.add_callback(_EarlyStopping(args.early_stopping_patience))
         if self.pop_callback(ProgressCallback):
             self.add_callback(_Progress)
-        self.add_callback(RunReport)
+        self.report = RunReport()
+        self.add_callback(self.report)
         if args.fast_matmul and args.device.type == "cpu":
             logger.info(choose_matmul())
+        if args.metric_for_best_model is not None and args.eval_strategy != "no" and eval_dataset is not None:
+            check_keys([args.best_metric], self.metrics_of(eval_dataset), "metric_for_best_model of these rows")
         self.features = None
-        data_sets = [rows for rows in (train_dataset, eval_dataset) if isinstance(rows, Dataset) and len(rows)]
-        for rows in data_sets:
+        given = {"the train split": train_dataset, "the validation split": eval_dataset}
+        data_sets = {name: rows for name, rows in given.items() if isinstance(rows, Dataset) and len(rows)}
+        for name, rows in data_sets.items():
+            answered = args.max_new_tokens if rows is eval_dataset else 0
+            check_texts(model, processing_class, rows, name, answers=True, new_tokens=answered)
             self.check_images(rows)
         trains = any(p.requires_grad for p in model.vision_encoder.parameters())
         if args.store_features and not (trains or streams) and augmentation == Augmentation():
-            self.features = store_features(model, processing_class, data_sets, progress=self.shows_progress)
+            started = time.perf_counter()
+            with all_bad_images(data_sets):
+                self.features = store_features(
+                    model, processing_class, data_sets.values(), progress=self.shows_progress
+                )
+            self.report.seconds_of_features = time.perf_counter() - started
             self.data_collator.features = self.training_collator.features = self.features
+        else:
+            for name, rows in data_sets.items():
+                check_images(rows, name)
 
     @torch.no_grad()
     def check_images(self, rows: Dataset) -> None:
@@ -248,6 +333,19 @@ class FlamingoMedTrainer(HubMixin, Trainer):
                 logs[f"gate_ff_{i}"] = opening(layer.ff_gate)
         super().log(logs, *args, **kwargs)
 
+    def compute_loss(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
+        """As in `transformers`, with logits only where a label needs them."""
+        return super().compute_loss(model, self.only_needed_logits(inputs), *args, **kwargs)
+
+    def only_needed_logits(self, inputs: dict) -> dict:
+        """A batch whose forward makes logits only where a label needs them.
+
+        Which positions those are depends on the data, so a compiled model takes all.
+        """
+        if self.args.torch_compile:
+            return inputs
+        return {**inputs, "logits_to_keep": labelled_positions(inputs["labels"])}
+
     def training_step(self, model: torch.nn.Module, inputs: dict, *args, **kwargs) -> Tensor:
         """As in `transformers`; a non-finite loss ends the training, and its rows are written down."""
         row_ids = inputs.pop("row_ids")
@@ -272,15 +370,61 @@ class FlamingoMedTrainer(HubMixin, Trainer):
                 batch["num_classes_in_batch"] = known
         return batches, num_items_in_batch
 
+    def train(self, resume_from_checkpoint: str | None = None, best_checkpoint: str | None = None, **kwargs):
+        """As in `transformers`.
+
+        Args:
+            resume_from_checkpoint: folder of a checkpoint.
+            best_checkpoint: where the best one so far lies, if there is one.
+            kwargs: other arguments.
+        """
+        if resume_from_checkpoint:
+            at_begin = _BestCheckpoint()
+            at_begin.path = best_checkpoint
+            self.add_callback(at_begin)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def finish(self, checkpoint: str, best_checkpoint: str | None) -> None:
+        """What `train` does after its last step, for a checkpoint that was written at that; nothing is trained.
+
+        Args:
+            checkpoint: its folder.
+            best_checkpoint: where the best one lies, if there is one.
+        """
+        logger.info(f"{checkpoint} is of the last step: nothing is left to train")
+        self.state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+        self.state.is_world_process_zero = self.is_world_process_zero()
+        place_best(self.state, best_checkpoint)
+        kept = best_checkpoint if self.args.load_best_model_at_end else None
+        self._load_from_checkpoint(kept or checkpoint)
+        self.report.on_train_begin(self.args, self.state, self.control)
+        self.report.on_train_end(self.args, self.state, self.control)
+
     def _save_checkpoint(self, model: torch.nn.Module, trial: object) -> None:
-        """As in `transformers`; where the disk is full, nothing of it stays."""
-        folder = Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        """As in `transformers`; but its manifest is written before it is pushed and before any other is deleted, and
+        where the disk is full, nothing of it stays."""
+        args, folder = self.args, Path(self.args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        limit, pushes = args.save_total_limit, args.push_to_hub
         try:
-            with disk_errors(folder):
+            with disk_errors(folder, MAKE_ROOM):
+                if args.should_save:
+                    begin_checkpoint(folder)
+                self.accelerator.wait_for_everyone()
+                args.save_total_limit, args.push_to_hub = None, False
                 super()._save_checkpoint(model, trial)
+                self.accelerator.wait_for_everyone()  # each process has written its random state
+                if args.should_save:
+                    ends, step = self.control.should_training_stop, self.state.global_step
+                    seal(folder, Path(args.output_dir), step=step, final=ends, processes=args.world_size)
         except InputError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        finally:
+            args.save_total_limit, args.push_to_hub = limit, pushes
+        if pushes:
+            self._push_from_checkpoint(str(folder))
+        if limit and args.should_save:
+            delete_old_checkpoints(folder, limit, self.state.best_model_checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
@@ -298,8 +442,15 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             inner.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
-        """As `_load_from_checkpoint`."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        """As `_load_from_checkpoint`.
+
+        Raises:
+            InputError: it was damaged while the training went on.
+        """
+        try:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+        except (OSError, ValueError) as error:
+            raise InputError(f"the training has ended, but its best checkpoint cannot be loaded: {error}") from None
 
     def create_model_card(self) -> None:
         """README.md of a finished run; called before it is pushed too, in the place of the draft of `transformers`."""
@@ -325,6 +476,16 @@ class FlamingoMedTrainer(HubMixin, Trainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
 
+    def metrics_of(self, rows: Dataset) -> list[str]:
+        """Those of `METRICS` that an evaluation of these rows reports."""
+        kinds, several = {*rows["answer_type"]}, len({*rows["image_id"]}) > 1
+        reported = {
+            "class_accuracy": self.model.config.num_labels > 0,
+            **{f"exact_match_{kind}": kind in kinds for kind in ("closed", "open")},
+            **{f"exact_match_{end}": several for end in ("low", "high")},
+        }
+        return [name for name in METRICS if reported.get(name, True)]
+
     @torch.no_grad()
     def losses(self, rows: Dataset) -> dict[str, float]:
         """Mean loss of all labelled tokens; where there is a head, plus that of all known classes; its accuracy."""
@@ -336,7 +497,7 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             batch = self._prepare_inputs(batch)
             class_labels = batch.pop("class_labels", None)
             with self.compute_loss_context_manager():
-                outputs = model(**batch, num_items_in_batch=1)
+                outputs = model(**self.only_needed_logits(batch), num_items_in_batch=1)
             totals[:2] += torch.stack([outputs.loss, (batch["labels"][:, 1:] != -100).sum()]).double().cpu()
             if class_labels is not None:
                 logits, known = outputs.class_logits, class_labels >= 0
@@ -399,6 +560,31 @@ class FlamingoMedTrainer(HubMixin, Trainer):
             )
         answers = dict(gather_object(list(zip(share, answers, strict=True))))
         return [answers[i] for i in indices]
+
+
+def place_best(state: TrainerState, best_checkpoint: str | None) -> None:
+    """Note in the state of a training where its best checkpoint lies; where it is lost, no step was the best."""
+    if best_checkpoint is None and state.best_model_checkpoint is not None:
+        state.best_metric = state.best_global_step = None
+    state.best_model_checkpoint = best_checkpoint
+
+
+def delete_old_checkpoints(newest: Path, limit: int, best: str | None) -> None:
+    """Keep `limit` checkpoints of a run: the newest and the best ones always; those of later steps, which an earlier
+    history has left, go first.
+
+    Args:
+        newest: the one that was just written.
+        limit: how many are kept.
+        best: the best one so far, if any.
+    """
+    kept = {newest} | ({Path(best)} if best else set())
+    now = int(newest.name.split("-")[-1])
+    steps = {path: int(path.name.split("-")[-1]) for path in newest.parent.glob(f"{PREFIX_CHECKPOINT_DIR}-*[0-9]")}
+    oldest_first = sorted(steps, key=lambda path: (steps[path] <= now, steps[path]))
+    surplus = len(steps) - max(limit, len(kept))
+    for path in [path for path in oldest_first if path not in kept][: max(surplus, 0)]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def opening(gate: FlamingoMedGate) -> float:

@@ -52,7 +52,7 @@ REGISTRY = {
 }
 
 
-def load_split(name: str, split: str, data_dir: str | None = None, **options) -> Dataset:
+def load_split(name: str, split: str, data_dir: str | None = None, /, **options) -> Dataset:
     """One split of a data set of the registry, with the columns of `FEATURES`.
 
     Args:

@@ -6,16 +6,16 @@
   holds `metadata.csv` (an imagefolder); `.jsonl` as well;
 - a folder with one table, `metadata.csv` or any other name; `.jsonl` as well.
 
-Image paths are relative to their table. One table may name the split of each row in a column `split`; without it, test
-is chosen by a hash of the image. Validation, unless there is one, is split off train by image. Optional columns:
-`group` (patient, case: stays in one split), `question_type`, `label` (in CSV several classes are separated by `|`, and
-an empty cell is not known; in JSON lines `[]` is none of them).
+Image paths are relative to their table, and lead to files below `data_dir` (of a table, its folder). One table may
+name the split of each row in a column `split`; without it, test is chosen by a hash of the image. Validation, unless
+there is one, is split off train by image. Optional columns: `group` (patient, case: stays in one split),
+`question_type`, `label` (in CSV several classes are separated by `|`, and an empty cell is not known; in JSON lines
+`[]` is none of them).
 """
 
 import logging
 import os
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from processing.datasets.rows import (
 )
 from processing.datasets.source_files import read_csv, read_jsonl
 from processing.errors import InputError, check_keys, nearest
-from processing.images import read_image
+from processing.images import damage
+from processing.shapes import is_text
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +52,7 @@ def load(
     columns: dict | None = None,
     on_bad_rows: str = "raise",
     check_images: bool = True,
+    allow_outside: bool = False,
     test_fraction: float = 0.2,
     validation_fraction: float = 0.1,
     seed: int = 0,
@@ -65,6 +67,7 @@ def load(
         on_bad_rows: "raise" refuses data with a bad row; "skip" leaves bad rows out and prints how many. Both list
             every bad row with its number (the first after the header is 1) and the reason.
         check_images: read every image once, which finds damaged ones; else only look whether the files are there.
+        allow_outside: take images from anywhere; else a row whose path leads out of the folder is bad.
         test_fraction: share of the images that become test, where the data name no split, in [0, 1).
         validation_fraction: share of train's images that become validation, where the data name none, in [0, 1).
         seed: of the choice of validation images; test images are the same for every seed.
@@ -74,6 +77,9 @@ def load(
     """
     columns = columns or {}
     check_keys(columns, [*REQUIRED, *OPTIONAL], "column of own")
+    for name, column in columns.items():
+        if not is_text(column):
+            raise InputError(f"columns.{name} of own is {column!r}, not the name of a column")
     if on_bad_rows not in ON_BAD_ROWS:
         raise InputError(f"unknown on_bad_rows {on_bad_rows!r} of own; {nearest(on_bad_rows, ON_BAD_ROWS)}")
     require_fraction("test_fraction", test_fraction)
@@ -85,8 +91,9 @@ def load(
         required = [names[name] for name in REQUIRED] + [names[name] for name in OPTIONAL if name in columns]
         entries = read_csv(path, required) if path.suffix == ".csv" else read_jsonl(path, required)
         total += len(entries)
+        root = None if allow_outside else Path(data_dir) if os.path.isdir(data_dir) else path.parent
         for number, entry in enumerate(entries, start=1):
-            reason = _problem(entry, names, path.parent, check_images)
+            reason = _problem(entry, names, path.parent, root, check_images)
             if reason:
                 bad.append(f"row {number} of {path}: {reason}")
             else:
@@ -124,8 +131,11 @@ def _tables(data_dir: str | None) -> list[tuple[Path, str | None]]:
     return [(tables[0], None)]
 
 
-def _problem(entry: dict, names: dict[str, str], folder: Path, check_images: bool) -> str | None:
-    """Why a row of the table is bad; None if it is good. Never quotes a question or an answer."""
+def _problem(entry: dict, names: dict[str, str], folder: Path, root: Path | None, check_images: bool) -> str | None:
+    """Why a row of a table in a folder is bad; None if it is good. Never quotes a question or an answer.
+
+    Images lie below root, or, where that is None, anywhere.
+    """
     if not entry:
         return "it is not a JSON object"
     if None in entry:
@@ -134,7 +144,7 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, check_images: boo
         value = entry.get(names[name])
         if value is None or not str(value).strip():
             return f"{names[name]} is empty"
-        if isinstance(value, dict | list):
+        if isinstance(value, dict | list) or not is_text(str(value)):
             return f"{names[name]} is not a text"
     split = entry.get(names["split"])
     if split and split_name(str(split)) is None:
@@ -142,17 +152,15 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, check_images: boo
     path = folder / str(entry[names["image"]]).strip()
     if not os.path.isfile(path):  # unlike Path.is_file, says no to a text that is too long for a path
         return f"the image file {path} does not exist"
-    return _damage(path, path.stat().st_mtime_ns) if check_images else None
+    if root is not None and _leads_out(path, root):
+        return f"the image file {path} is outside of {root}; if that is right, pass --data.allow_outside true"
+    return damage({"path": str(path), "bytes": None}) if check_images else None
 
 
-@cache  # the splits of one data set are loaded one after the other, and each checks all rows
-def _damage(path: Path, mtime_ns: int) -> str | None:
-    """Why the image cannot be read; None if it can."""
-    try:
-        read_image(path)
-    except InputError as error:
-        return str(error)
-    return None
+def _leads_out(path: Path, root: Path) -> bool:
+    """Whether a path leaves a folder; links within the folder may lead anywhere, as whoever made it has made them."""
+    by_name = ".." not in path.parts and Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
+    return not by_name and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(root))
 
 
 def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:

@@ -20,10 +20,11 @@ from processing.datasets.phantom_drawing import Scene, draw
 from processing.datasets.phantom_patients import sample_scene
 from processing.datasets.phantom_questions import Question, ask, balance
 from processing.datasets.rows import make_row, to_dataset
-from processing.errors import InputError
+from processing.errors import InputError, disk_errors
 
 VERSION = 1  # part of the cache folder's name: raise it whenever a pixel or a box changes
 BOXES_FILE = "boxes.json"
+MAKE_ROOM = "make room, or keep the drawn images elsewhere by --data_dir"
 
 
 def load(
@@ -90,7 +91,10 @@ def write_images(scenes: list[Scene], size: int, folder: Path) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"phantom cannot keep its images in {folder.parent}: {error.strerror}") from None
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.part-") as temporary:
+    with (
+        disk_errors(folder.parent, MAKE_ROOM),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f"{folder.name}.part-") as temporary,
+    ):
         part = Path(temporary) / "images"
         part.mkdir()
         boxes = []

@@ -1,7 +1,6 @@
 """What all data sets do with rows: fill the common columns, check images, split validation off, log what is left."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from datasets import Dataset, concatenate_datasets
 
 from processing.datasets import FEATURES, SPLITS
 from processing.errors import InputError
+from processing.shapes import parse_json
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def exclude_images(rows: Dataset, path: str, name: str) -> Dataset:
         InputError: no such report, or nothing left.
     """
     try:
-        images = set(json.loads(Path(path).read_text(encoding="utf-8"))["image_ids"])
+        images = set(parse_json(Path(path).read_text(encoding="utf-8"))["image_ids"])
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{path} is no report of flamingo-med overlap") from None
     kept = [i for i, image_id in enumerate(rows["image_id"]) if image_id not in images]

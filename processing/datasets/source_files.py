@@ -2,7 +2,6 @@
 
 import csv
 import gzip
-import json
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,8 +13,8 @@ from datasets.exceptions import DatasetsError
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from flamingo_med.common.hub import reason
-from processing.errors import InputError, nearest
+from processing.errors import InputError, check_path, nearest, reason
+from processing.shapes import parse_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -69,8 +68,10 @@ def read_json(path: Path) -> list[dict]:
         InputError: not there, or something else.
     """
     try:
-        entries = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        entries = parse_json(read_text(path))
+    except InputError:
+        raise
+    except ValueError as error:
         raise InputError(f"{path} cannot be read as JSON: {_reason(error)}") from None
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise InputError(f"{path} is not a JSON list of objects")
@@ -117,8 +118,8 @@ def read_jsonl(path: Path, columns: Iterable[str]) -> list[dict[str, Any]]:
 
 def _parse(line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except json.JSONDecodeError:
+        row = parse_json(line)
+    except ValueError:
         return {}
     return row if isinstance(row, dict) else {}
 
@@ -148,6 +149,7 @@ def read_hub(data_dir: str, splits: Sequence[str], *, name: str, hint: str, or_e
     Raises:
         InputError: it does not load, or lacks a split or a column.
     """
+    check_path("data_dir", data_dir, hint)
     # Without this check `load_dataset` turns whatever files a wrong folder holds into a data set in the user's cache.
     if Path(data_dir).is_dir() and next(Path(data_dir).rglob("*.parquet"), None) is None:
         raise InputError(f"{name} not found: {data_dir} holds {or_else}no parquet; {hint}")
@@ -177,6 +179,7 @@ def fetch(data_dir: str, tables: Sequence[str], archive: str, hint: str) -> tupl
     """
     if Path(data_dir).is_dir():
         return Path(data_dir), Path(data_dir)
+    check_path("data_dir", data_dir, hint)
     try:
         snapshot = snapshot_download(data_dir, repo_type="dataset", allow_patterns=[*tables, archive])
     except (OSError, ValueError, HfHubHTTPError, HFValidationError) as error:

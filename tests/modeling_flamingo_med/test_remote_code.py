@@ -134,6 +134,7 @@ def test_the_code_is_whole_and_stands_alone(checkpoint):
         "AutoConfig": "configuration_flamingo_med.FlamingoMedConfig",
         "AutoModel": model,
         "AutoModelForImageTextToText": model,
+        "AutoModelForMultimodalLM": model,
     }
     processor = {"AutoProcessor": "processing_flamingo_med.FlamingoMedProcessor"}
     assert json.loads((checkpoint / "processor_config.json").read_text())["auto_map"] == processor

@@ -6,6 +6,7 @@ from transformers import AttentionInterface, LlamaConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_flamingo_med import FlamingoMedConfig, FlamingoMedForConditionalGeneration
+from modeling_flamingo_med.modeling_flamingo_med import labelled_positions
 from tests.conftest import QUESTIONS, SMALL, TEXT, VISION, same_weights
 
 
@@ -76,11 +77,16 @@ def test_no_gradient_work_below_the_first_cross_attention(make_model, batch):
     }
 
 
-def test_logits_only_where_labels_are(make_model, batch):
+def test_logits_of_all_positions_or_where_labels_are(make_model, batch):
     model = make_model()
-    predicting = (batch["labels"][:, 1:] != -100).any(0).sum()
-    assert model(**batch).logits.shape[:2] == (3, predicting)
-    assert predicting < batch["input_ids"].shape[1]
+    whole, t = model(**batch), batch["input_ids"].shape[1]
+    assert whole.logits.shape[:2] == (3, t)
+    positions = labelled_positions(batch["labels"])
+    few = model(**batch, logits_to_keep=positions)
+    assert few.logits.shape[:2] == (3, len(positions)) and len(positions) < t
+    torch.testing.assert_close(few.logits, whole.logits[:, positions])
+    torch.testing.assert_close(few.loss, whole.loss)
+    torch.testing.assert_close(model(**batch, logits_to_keep=t - int(positions[0])).loss, whole.loss)
 
 
 @pytest.mark.parametrize("text", TEXT)

@@ -1,0 +1,1 @@
+"""The suites that `transformers` tests its own models with, run on ours by .ci/outsiders."""

@@ -186,7 +186,7 @@ def test_the_command_trains_and_extends(tokenizer, decoder, old, tmp_path):
         (["--vocab_size", "256", "--output_dir", "new"], "the bytes alone are 256"),
         (["--vocab_size", "400", "--output_dir", "docs"], "is not empty"),
         (["--vocab_size", "400"], "--output_dir is missing"),
-        (["--vocab_size", "400", "--output_dir", "new", "--extend", "/nowhere"], "no tokenizer at /nowhere"),
+        (["--vocab_size", "400", "--output_dir", "new", "--extend", "/nowhere"], "--extend is /nowhere, but"),
         (["--vocab_size", "many", "--output_dir", "new"], "vocab_size is 'many', but must be int"),
     ],
 )

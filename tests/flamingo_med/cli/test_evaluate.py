@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 from tests import ROOT
-from tests.commands import python
+from tests.commands import FEW, python
 
 
 def read_evaluation(folder) -> tuple[dict, list[dict]]:
@@ -85,13 +85,24 @@ def test_a_killed_evaluation_goes_on(run_folder, evaluation, tmp_path, command):
 
 
 @pytest.mark.slow
-def test_two_processes_evaluate(run_folder, evaluation, tmp_path):
-    """Each answers its share, and the numbers are those of one."""
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "eval.py"]
-    output = python(*launch, "--model", run_folder, "--split", "test", "--output_dir", tmp_path)
+def test_two_processes_train_on_a_stream_and_evaluate_as_one_does(tmp_path, command):
+    """Shards are written, then trained on by two processes, with augmented images; each then answers its share of the
+    test split, and the numbers are those of one."""
+    for split in ("train", "validation", "test"):
+        arguments = ["--recipe", "phantom", "--data_dir", tmp_path / "data", *FEW, "--split", split]
+        arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
+        command("shards", *arguments)
+    training = ["train", "phantom", "--use_cpu", "--dataset", "parquet_shards", "--data_dir", tmp_path / "shards"]
+    training += ["--streaming", "--max_steps", "4", "--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
+    for name in ("eval", "save"):
+        training += [f"--{name}_strategy", "steps", f"--{name}_steps", "4"]
+    evaluation = ["evaluate", "--model", tmp_path / "run", "--output_dir"]
+    commands = [training, [*evaluation, tmp_path / "two"]]
+    output = python("-m", "tests.flamingo_med.cli.two_processes", json.dumps(commands, default=str))
+    assert "shards of training" in output and "2 process(es) of " in output
     assert "2 processes" in output and output.count("written: ") == 1
-    assert_same(tmp_path, evaluation[0])
+    assert "all (n=" in command(*evaluation, tmp_path / "one")
+    assert_same(tmp_path / "two", tmp_path / "one")
 
 
 def test_a_blind_split_gets_predictions(run_folder, tmp_path, command):
@@ -112,6 +123,20 @@ def test_a_blind_split_gets_predictions(run_folder, tmp_path, command):
     assert metrics["scores"] == [] and line["prediction"] and "exact_match" not in line
     assert not (tmp_path / "eval" / "report").exists()
     assert (tmp_path / "eval" / "submission.txt").read_text() == f"synpic2|{line['prediction']}\n"
+
+
+def test_rows_that_cannot_be_asked_are_told_at_once(run_folder, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("flamingo_med.inference.backends.generate", lambda *_: pytest.fail("a question was asked"))
+    shutil.copy(ROOT / "docs/phantom.png", tmp_path)
+    questions = ["Is there a nodule?"] * 300 + ["why " * 400]
+    for split, texts in (("train", questions[:2]), ("test", questions)):
+        lines = [json.dumps({"image": "phantom.png", "question": text, "answer": "no"}) for text in texts]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    arguments = ["--model", run_folder, "--dataset", "custom", "--data", "{}", "--data_dir", tmp_path]
+    for _ in range(2):
+        output = command("evaluate", *arguments, "--output_dir", tmp_path / "eval", code=2)
+        assert "error: 1 of 301 rows of custom test cannot be read by the model" in output
+        assert "  row test-301: a text of" in output
 
 
 def test_an_evaluation_in_use_is_refused(run_folder, tmp_path, command):

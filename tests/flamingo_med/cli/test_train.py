@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ def test_a_finished_run_is_not_overwritten(run_folder, command):
 def test_an_unfinished_run_is_not_overwritten_but_resumed(tmp_path, command):
     arguments = ["train", "phantom", "--output_dir", tmp_path / "run", "--data_dir", tmp_path, *FEW]
     command(*arguments, "--num_train_epochs", "2")
-    (tmp_path / "run" / "recipe.yaml").unlink()  # as a run that was killed in its last save
+    for name in ("recipe.yaml", "manifest.json"):  # as a run that was killed in its last save
+        (tmp_path / "run" / name).unlink()
     newest = max((tmp_path / "run").glob("checkpoint-*"))
     shutil.copytree(newest, newest.with_name("checkpoint-99"))
     (newest.with_name("checkpoint-99") / "trainer_state.json").write_text("{")
@@ -109,6 +111,16 @@ def test_recipes_are_resolved(recipe, command):
         (["phantom", "--vision.model_type", "clipp"], "unknown model_type 'clipp'"),
         (["phantom", "--text", "no/such-model"], "got text no/such-model and tokenizer"),
         (["phantom", "--resume_from_checkpoint", "nowhere"], "no checkpoint at nowhere"),
+        (["phantom", "--metric_for_best_model", "eval_accuracy"], "did you mean class_accuracy?"),
+        (["phantom", "--metric_for_best_model", "class_accuracy", *FEW], "metric_for_best_model of these rows"),
+        (["phantom", "--report_to", "flyt"], "did you mean flyte?"),
+        (["phantom", "--per_device_train_batch_size", "0"], "per_device_train_batch_size is at least 1, got 0"),
+        (["phantom", "--per_device_eval_batch_size", "-1"], "per_device_eval_batch_size is at least 1, got -1"),
+        (["phantom", "--gradient_accumulation_steps", "0"], "gradient_accumulation_steps is at least 1, got 0"),
+        (["phantom", "--data.split", "x"], "unknown option of phantom 'split'"),
+        (["phantom", "--data.data_dir", "x"], "unknown option of phantom 'data_dir'"),
+        (["phantom", "--text.n_embd", "1.5"], "a gpt2 cannot have these settings"),
+        (["phantom", "--tokenizer.vocab_size", "many"], "vocab_size is 'many', but must be int"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments, message, tmp_path, command):
@@ -117,9 +129,17 @@ def test_mistakes_are_one_sentence(arguments, message, tmp_path, command):
     assert len(errors) == 1 and message in errors[0]
 
 
-def test_a_mistake_ends_the_process_with_code_2(tmp_path):
+@pytest.mark.parametrize("settings", [["--report_to", "wandb"], ["--deepspeed", "zero.json"]])
+def test_what_is_not_installed_is_told_at_once(settings, tmp_path, command):
+    if find_spec(settings[1] if settings[0] == "--report_to" else "deepspeed"):
+        pytest.skip("it is installed")
+    (error,) = command("train", "phantom", *settings, "--output_dir", tmp_path / "run", code=2).splitlines()
+    assert error.startswith("error: ") and "not installed" in error
+
+
+def test_a_part_that_is_not_there_is_one_sentence(tmp_path, command):
     arguments = ["phantom", "--vision", "no/such-model", *FEW, "--data_dir", tmp_path]
-    assert "no/such-model" in shell("train", *arguments, "--output_dir", tmp_path / "run", code=2)
+    assert "no/such-model" in command("train", *arguments, "--output_dir", tmp_path / "run", code=2)
 
 
 DDP = [
@@ -174,17 +194,3 @@ def test_trackers_get_what_is_logged(tmp_path, monkeypatch):
     with sqlite3.connect(database) as connection:
         logged = [json.loads(row) for (row,) in connection.execute("select metrics from metrics order by step")]
     assert len([entry for entry in logged if "train/loss" in entry]) == 4
-
-
-@pytest.mark.slow
-def test_two_processes_share_a_stream(tmp_path):
-    """Shards are written, then trained on by two processes, with augmented images, and the run is scored."""
-    for split in ("train", "validation", "test"):
-        arguments = ["--recipe", "phantom", "--data_dir", tmp_path / "data", *FEW, "--split", split]
-        arguments += ["--output_dir", tmp_path / "shards", "--rows_per_shard", "50"]
-        shell("shards", *arguments)
-    arguments = ["--dataset", "parquet_shards", "--data_dir", tmp_path / "shards", "--streaming", "--max_steps", "4"]
-    arguments += ["--eval_strategy", "steps", "--eval_steps", "4", "--save_strategy", "steps", "--save_steps", "4"]
-    arguments += ["--augmentation.rotation", "7", "--output_dir", tmp_path / "run"]
-    assert "shards of training" in python(*TWO_PROCESSES, *arguments)
-    assert "all (n=" in shell("evaluate", "--model", tmp_path / "run")

@@ -70,6 +70,7 @@ ROOMS = ("modeling_flamingo_med", "processing")
 CODE = {path.name for room in ROOMS for path in (ROOT / room).glob("*_flamingo_med.py")}
 MODEL = {"config.json", "generation_config.json", "model.safetensors", *CODE}
 PROCESSOR = {"chat_template.jinja", "processor_config.json", "tokenizer.json", "tokenizer_config.json"}
+OF_A_CHECKPOINT = {"manifest.json", "trained_images.txt", "run.json"}
 OF_THE_RUN = {"README.md", "recipe.yaml", "run.json", "summary.json"}
 
 
@@ -92,12 +93,12 @@ def test_a_run_is_pushed(hub, process, tmp_path):
     wanted = [name for step in steps for name in (f"step {step}", f"step {step}, checkpoint")]
     assert pushed == ["initial commit", *wanted[1:], "End of training"]
     of_training = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
-    checkpoint = {f"last-checkpoint/{name}" for name in MODEL | PROCESSOR | of_training}
+    checkpoint = {f"last-checkpoint/{name}" for name in MODEL | PROCESSOR | OF_A_CHECKPOINT | of_training}
     *_, last, end = repository.commits.values()
-    assert set(last) == {".gitattributes"} | MODEL | PROCESSOR | checkpoint
+    assert set(last) == {".gitattributes"} | MODEL | PROCESSOR | OF_A_CHECKPOINT | checkpoint
     assert set(end) == set(last) | OF_THE_RUN
     files = hub.files("model", "alice/run")
-    for name in MODEL | PROCESSOR | OF_THE_RUN:
+    for name in MODEL | PROCESSOR | OF_A_CHECKPOINT | OF_THE_RUN:
         assert files[name] == (tmp_path / "run" / name).read_bytes()
     assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == steps[-1]
 
@@ -163,7 +164,7 @@ def test_a_push_that_cannot_be_is_told_before_training(client, tmp_path, options
         (["metric", "exact_match", "alice/run"], {"endpoint": NOWHERE}, f"{NOWHERE} cannot be reached"),
         (["dataset", "mimic_cxr", "alice/run"], {}, "only phantom is ours to give away"),
         (["dataset", "phantom", "alice/run", "--data.sed", "1"], {}, "did you mean seed?"),
-        (["dataset", "phantom"], {}, "the name or the repository is missing"),
+        (["dataset", "phantom"], {}, "required: REPOSITORY"),
         (["modle", "docs", "alice/run"], {}, "did you mean model?"),
     ],
 )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from flamingo_med.common.settings import build_arguments, override, packaged_recipes, read_recipe
-from flamingo_med.inference.arguments import SplitArguments, results_folder
+from flamingo_med.inference.split_arguments import SplitArguments, results_folder
 from flamingo_med.training.starting_point import ModelArguments
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 from processing.datasets.arguments import DataArguments
@@ -98,3 +98,46 @@ def test_a_revision_is_of_the_hub(tmp_path):
     assert results_folder(here, "eval", DataArguments()) == tmp_path / "eval" / "phantom-test"
     fewer = DataArguments(exclude="reports/shared.json")
     assert results_folder(here, "eval", fewer) == tmp_path / "eval" / "phantom-test-exclude=shared"
+
+
+MULTIPLIED = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (MULTIPLIED, "more than 10000 values, with what its aliases"),
+        ("a: &a [*a]", "more than 10000 values"),
+        ("[" * 5000, "is nested deeper than 32"),
+        ("a: " + "[" * 40 + "]" * 40, "is nested deeper than 32"),
+        ('a: "\\ud800"', "holds half a character"),
+        ("a: 2024-99-99", "is not YAML: month must be in 1..12"),
+        ("a: " + "9" * 5000, "is not YAML: Exceeds the limit"),
+    ],
+)
+def test_recipes_that_cannot_be_are_refused_at_once(text, message, tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        read_recipe(path)
+
+
+def test_aliases_may_be_used(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("a: &a {seed: 1}\nb: *a\nc: {<<: *a, limit: 2}")
+    assert read_recipe(path) == {"a": {"seed": 1}, "b": {"seed": 1}, "c": {"seed": 1, "limit": 2}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--options", "[" * 40 + "]" * 40], "--options is nested deeper than 32"),
+        (["--name", "\udcff"], "--name is .*, which holds half a character"),
+        (["--" + ".".join("a" * 100), "1"], "enters 99 mappings"),
+    ],
+)
+def test_values_that_cannot_be_are_refused_at_once(arguments, message):
+    with pytest.raises(InputError, match=message):
+        override({}, arguments, Numbers)

@@ -26,7 +26,8 @@ pytest.importorskip("gradio")
 
 from flamingo_med.demo.demo_page import build_page  # noqa: E402
 from flamingo_med.demo.guard import private_folder  # noqa: E402
-from flamingo_med.demo.session import Assistant, Session  # noqa: E402
+from flamingo_med.demo.login import Login  # noqa: E402
+from flamingo_med.demo.session import Assistant, Memory, Session  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
@@ -174,8 +175,9 @@ def test_upload_ask_answer_map_and_bars(open_page, server, picture):
     written = record(page)
     assert written["question"] == QUESTIONS[0] and 0 <= written["confidence"] <= 1
     assert written["model"]["revision"].startswith("sha256:")
-    left = [path for path in (server[1] / "temporary").rglob("*") if path.is_file() and path.stat().st_size]
-    assert not left, "an upload is still there"  # gradio leaves an empty file beside it
+    assert written["model"]["name"] == "model"  # the folder's, and nothing of where that is
+    left = [path for path in (server[1] / "temporary").glob("*/*") if any(path.rglob("*"))]
+    assert not left, "an upload, or an empty file beside it, is still there"
 
 
 def test_by_keyboard_alone(open_page, picture):
@@ -325,7 +327,8 @@ def test_nothing_is_cut_off_on_a_phone(scheme, open_page):
 
 
 def test_an_image_is_forgotten_when_the_page_is_closed(browser, model, processor):
-    page, _ = build_page(Assistant(model, processor, "tiny"))
+    memory = Memory(2**30)
+    page, _ = build_page(Assistant(model, processor, "tiny"), memory)
     with private_folder():
         page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, run_history=False)
 
@@ -342,16 +345,16 @@ def test_an_image_is_forgotten_when_the_page_is_closed(browser, model, processor
             expect(tab.locator("#viewer .layers")).to_be_visible()
             assert images() == 2  # what gradio keeps of the page, and the session
             tab.close()
-            wait_until(lambda: images() == 0)
+            wait_until(lambda: images() == 0 and memory.nbytes == 0)
         finally:
             page.close()
 
 
 @pytest.mark.parametrize("password", ["right", "wrong"])
 def test_a_password(password, browser, model, processor):
-    page, _ = build_page(Assistant(model, processor, "tiny"))
+    page, _ = build_page(Assistant(model, processor, "tiny"), Memory(2**30))
     with private_folder():
-        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, auth=("reader", "right"))
+        page.launch(prevent_thread_lock=True, quiet=True, ssr_mode=False, auth=Login("reader", "right").check)
         try:
             tab = browser.new_page()
             tab.goto(page.local_url)

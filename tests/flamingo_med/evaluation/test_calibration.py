@@ -211,6 +211,34 @@ def test_the_command(tmp_path, command):
     assert sorted(file.suffix for file in path.parent.iterdir()) == [".json", ".jsonl", ".png", ".png"]
 
 
+def separable(folder, images=200):
+    """A validation split on which answers are right where the confidence is above 0.5, two questions an image."""
+    path = evaluation(folder, rows=0)
+    lines = [
+        json.dumps(prediction(n, 0.95 if n % 4 < 3 else 0.3, float(n % 4 < 3)) | {"image_id": f"image {n // 2}"})
+        for n in range(2 * images)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_a_target_risk_gives_the_confidence_to_abstain_below(tmp_path, command):
+    output = command("calibrate", separable(tmp_path), "--target_risk", "0.1")
+    assert "abstention: below a confidence of" in output and "at most 10% of the answers to new questions" in output
+    calibration = load_calibration(str(tmp_path))
+    assert calibration.guarantees["images"] == 200 and calibration.guarantees["conformal_quantile"] is None
+    low, high = calibration.confidence(np.array([0.3, 0.95]))
+    assert low < calibration.abstain_below <= high
+    assert 0.6 < calibration.guarantees["threshold"]["coverage"] < 0.9
+
+
+def test_a_target_risk_that_no_threshold_keeps_is_said(tmp_path, command):
+    output = command("calibrate", evaluation(tmp_path), "--target_risk", "0.1")
+    assert "no threshold keeps the risk at 10% on" in output
+    assert load_calibration(str(tmp_path)).abstain_below is None
+    assert "target_risk is above 0 and below 1, got 1.5" in command("calibrate", "x", "--target_risk", "1.5", code=2)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,4 @@
-"""A split's answers under every condition: which images are shown, which candidates asked about, and going on."""
+"""A split's answers under every condition: which images are shown, which candidates asked about, and resuming."""
 
 import json
 import shutil
@@ -8,7 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from flamingo_med.evaluation.conditions import answer_conditions, embedding_scores, model_fingerprint, other_images
+from flamingo_med.evaluation.conditions import (
+    answer_conditions,
+    embedding_scores,
+    model_fingerprint,
+    other_images,
+    sentence_scores,
+)
+from flamingo_med.evaluation.scores import score_rows
 from flamingo_med.inference.answering import answer_questions
 from flamingo_med.inference.backends import Answer, FlamingoMedBackend
 from flamingo_med.inference.candidates import candidate_answers
@@ -204,3 +211,32 @@ def test_an_answer_that_does_not_fit_is_not_embedded(make_model, processor, tmp_
 def test_long_answers_are_not_embedded(make_model, processor, tmp_path):
     rows = questions(tmp_path, answers=("there is no pleural effusion", "the heart is of normal size"))
     assert embedding_scores(make_model(), processor, rows, rows, {"model": ["no"] * 8}) == {}
+
+
+def test_sentence_scores_by_an_encoder_of_ones_choice(tmp_path, monkeypatch):
+    rows = questions(tmp_path, counts=(2, 1))
+    texts = {"model": ["yes", "no", "Left"], "blank_image": ["no", "no", "no"], "majority": ["no"] * 3}
+    asked = []
+
+    def similarities(predictions, references, encoder):
+        asked.append(encoder)
+        return [float(prediction in some) for prediction, some in zip(predictions, references, strict=True)]
+
+    monkeypatch.setattr("flamingo_med.metrics.sentence_similarity.similarities", similarities)
+    scores = sentence_scores(rows, texts, "an/encoder")
+    assert scores.keys() == {"model", "blank_image"} and asked == ["an/encoder"] * 2
+    references = rows["answers"][:]
+    assert [row["sentence_similarity"] for row in scores["model"]] == [
+        float(text in some) for text, some in zip(texts["model"], references, strict=True)
+    ]
+    (similarity,) = (
+        row
+        for row in score_rows(rows, {"model": texts["model"]}, "", {"model": scores["model"]}, "an/encoder")
+        if row["metric"] == "sentence_similarity" and row["subset"] == "all"
+    )
+    assert "encoder:an/encoder" in similarity["signature"] and similarity["n"] == 3
+
+
+def test_a_sentence_encoder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(InputError, match="no sentence encoder at .*none"):
+        sentence_scores(questions(tmp_path), {"model": ["yes"] * 8}, str(tmp_path / "none"))

@@ -148,17 +148,17 @@ def model_folder(make_model, processor, tmp_path) -> Path:
 
 
 def test_the_command(model_folder, command):
-    arguments = ["--model", model_folder, "--limit", "4", "--repeats", f"[{model_folder}]"]
+    arguments = ["--model", model_folder, "--limit", "2", "--repeats", f"[{model_folder}]"]
     output = command("explain", *arguments)
     (folder,) = (model_folder / "explain").glob("phantom-test-*")
-    for word in (*METHODS, "deletion ↓ n=4", "randomisation", "centre_prior", "4 of ", "written"):
+    for word in (*METHODS, "deletion ↓ n=2", "randomisation", "centre_prior", "2 of ", "written"):
         assert word in output
     report = json.loads((folder / "report.json").read_text())
-    assert report["meta"]["limit"] == 4 and report["meta"]["versions"]["torch"]
+    assert report["meta"]["limit"] == 2 and report["meta"]["versions"]["torch"]
     repeats = [s for s in report["scores"] if s["metric"] == "repeatability"]
     assert len(repeats) == len(METHODS) and all(s["value"] == pytest.approx(1.0) for s in repeats)
     questions = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
-    assert len({record["id"] for record in questions}) == 4
+    assert len({record["id"] for record in questions}) == 2
     assert (folder / "report.png").read_bytes().startswith(b"\x89PNG")
     page = (folder / "report.html").read_text()
     assert "data:image/png;base64," in page and "<script" not in page and "http" not in page

@@ -257,5 +257,7 @@ def test_pipeline_answers_as_we_do(make_model, processor, images, tmp_path):
 
 
 def test_no_model(tmp_path):
-    with pytest.raises(InputError, match="no image-text-to-text model at .*nothing"):
+    with pytest.raises(InputError, match="model is .*nothing, but there is no"):
         load_model(str(tmp_path / "nothing"))
+    with pytest.raises(InputError, match="no image-text-to-text model at"):
+        load_model(str(tmp_path))

@@ -1,5 +1,6 @@
 """Stored image features: each image is encoded once and for all, and training on them is training on pixels."""
 
+import json
 import pickle
 
 import pytest
@@ -12,7 +13,9 @@ from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainin
 from modeling_flamingo_med import FlamingoMedForConditionalGeneration
 from processing.collator import FlamingoMedCollator
 from processing.datasets import load_split
+from processing.errors import InputError
 from tests.conftest import SMALL, TEXT
+from tests.modeling_flamingo_med.damages import DAMAGES, damage
 from tests.modeling_flamingo_med.test_generation_flamingo_med import count_calls
 
 
@@ -99,6 +102,43 @@ def test_a_changed_file_is_encoded_again(make_model, processor, rows, tmp_path):
     with open(other["path"], "rb") as source, open(first["path"], "wb") as target:
         target.write(source.read())
     assert torch.equal(features[first], expected)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", ["manifest.json", "00000.safetensors"])
+def test_what_is_damaged_is_told_and_computed_again(make_model, processor, rows, tmp_path, caplog, name, how):
+    model = make_model()
+    before = store(model, processor, rows, tmp_path / "store")
+    expected = [before[image].clone() for image in rows["image"]]
+    damage(before.folder / name, how)
+    encoded = count_calls(model.vision_encoder)
+    after = store(model, processor, rows, tmp_path / "store")
+    assert str(before.folder / name) in caplog.text and "computed again" in caplog.text and encoded == [1]
+    for image, features in zip(rows["image"], expected, strict=True):
+        torch.testing.assert_close(after[image], features)
+    caplog.clear()
+    store(model, processor, rows, tmp_path / "store")
+    assert not caplog.text and encoded == [1]  # all is well again
+
+
+def test_an_older_folder_is_used_with_a_notice(make_model, processor, rows, tmp_path, caplog):
+    model = make_model()
+    before = store(model, processor, rows, tmp_path / "store")
+    (before.folder / "manifest.json").unlink()
+    index = {"index": before.index, "contents": before.contents}
+    (before.folder / "index.json").write_text(json.dumps(index))
+    encoded = count_calls(model.vision_encoder)
+    store(model, processor, rows, tmp_path / "store")
+    assert "has no manifest.json" in caplog.text and encoded == [0]
+    damage(before.folder / "index.json", "cut")
+    store(model, processor, rows, tmp_path / "store")
+    assert f"{before.folder} cannot be used" in caplog.text and encoded == [1]
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(make_model, processor, rows, tmp_path):
+    (tmp_path / "store").write_text("")
+    with pytest.raises(InputError, match=f"the image features cannot be written to {tmp_path / 'store'}"):
+        store(make_model(), processor, rows, tmp_path / "store")
 
 
 def test_batch_norm_of_a_new_encoder_does_not_mix_images(processor, rows, tmp_path):

@@ -211,7 +211,7 @@ def test_page_says_what_matters(rows, answers, scores, tmp_path):
         "exact_match|v1|norm:strip+lower",
         "ece|v1|bins:15|hit:exact_match|confidence:token_mean|resamples:1000",
         "python eval.py --model runs/phantom",
-        "Model, images blanked",
+        "Model, blank images",
         "presence",
     ):
         assert words in text, words

@@ -12,7 +12,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from flamingo_med.reporting import model_card
 from flamingo_med.reporting.model_card import refresh_card, render_card, without_places, write_card
-from flamingo_med.training.checkpoints import stages_before
+from flamingo_med.training.identity import stages_before
 from processing.datasets import REGISTRY
 from processing.datasets.about import ABOUT
 from processing.files import write_json
@@ -199,14 +199,14 @@ def test_text(make_run):
         "44 questions about 9 images",
         "| | closed (n=41) | open (n=42) | all (n=40) |",
         "| model | 0.870 [0.82, 0.92] | 0.840 [0.79, 0.89] | 0.900 [0.85, 0.95] |",
-        "| model, images blanked | 0.670 [0.62, 0.72] |",
+        "| model, blank images | 0.670 [0.62, 0.72] |",
         "| most frequent answer | 0.470 [0.42, 0.52] |",
         "| `ece\\|v1` | 0.123 [0.11, 0.14] |",
         "```bash\npython eval.py --model runs/rad --split test\n```",
         "```bash\npython train.py recipes/vqa_rad.yaml\n```",
         "commit abc123",
         "0.625 [0.50, 0.75] at step 1,000",
-        "image encoder: clip_vision_model, random weights at first, frozen",
+        "image encoder: clip_vision_model, randomly initialised, frozen",
         "Perceiver resampler: 4 latents, depth 2",
         "2 hours on 8 CPU core(s). At an assumed 10 W each, 0.16 kWh; at an assumed 480 g/kWh",
         "76.8 g of CO2 equivalent",
@@ -221,7 +221,7 @@ def test_parameters_are_those_of_the_model(make_run, make_model):
     model = make_model(freeze_text=False)
     text = str(render_card(make_run({}, [], config=model.config)))
     assert f"```\n{model.parameter_summary()}\n```" in text
-    assert "decoder: gpt2, random weights at first, learned" in text
+    assert "decoder: gpt2, randomly initialised, trained" in text
 
 
 def test_without_evaluation(make_run):
@@ -285,7 +285,7 @@ def test_what_is_no_place_stays(text):
 def test_earlier_stages_count(make_run, tmp_path):
     """A model that went on from one trained on MIMIC-CXR holds of it what its data use agreement is about."""
     first = tmp_path / "mimic"
-    settings = {"dataset": "mimic_cxr", "data": {"a": 1}, "without": "/home/ann/shared.json"}
+    settings = {"dataset": "mimic_cxr", "data": {"a": 1}, "exclude": "/home/ann/shared.json"}
     write_json(first / "run.json", {"stages_before": [], "settings": settings})
     write_json(tmp_path / "middle" / "run.json", {
         "stages_before": stages_before(str(first)), "settings": {"dataset": "slake", "init_from": str(first)},
@@ -295,12 +295,12 @@ def test_earlier_stages_count(make_run, tmp_path):
     assert stages_before(None) == []
     shutil.rmtree(first)  # run.json tells it all the same
 
-    evaluation = metrics(without="../reports/shared.json")
+    evaluation = metrics(exclude="../reports/shared.json")
     folder = make_run({"init_from": str(tmp_path / "middle")}, [evaluation], stages_before=stages)
     text = str(render_card(folder))
-    assert "test (scheme=official, without=shared.json)" in text and "/home" not in text
+    assert "test (exclude=shared.json, scheme=official)" in text and "/home" not in text
     assert "must not be published or passed on without regard to the data use agreement of PhysioNet" in text
-    lines = ["| MIMIC-CXR | a=1, without=shared.json |", "| SLAKE | defaults |", "| VQA-RAD |"]
+    lines = ["| MIMIC-CXR | a=1, exclude=shared.json |", "| SLAKE | defaults |", "| VQA-RAD |"]
     assert sorted(lines, key=text.index) == lines
     assert "@article{johnson2019mimiccxr," in text and "@inproceedings{liu2021slake," in text
     assert str(tmp_path) not in text

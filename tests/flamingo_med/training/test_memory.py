@@ -12,9 +12,9 @@ from flamingo_med.training.memory import LiveBytes, estimate_memory, example, fo
 from flamingo_med.training.trainer import FlamingoMedTrainingArguments
 from tests.commands import python
 
-VISION = CLIPVisionConfig(hidden_size=256, num_hidden_layers=4, num_attention_heads=4, patch_size=32)
-TEXT = GPT2Config(n_embd=512, n_layer=8, n_head=8)
-SHAPE = {"tokens": 32, "vocab_size": 20000, "image_size": 224}
+VISION = CLIPVisionConfig(hidden_size=256, num_hidden_layers=2, num_attention_heads=4, patch_size=32)
+TEXT = GPT2Config(n_embd=512, n_layer=4, n_head=8)
+SHAPE = {"tokens": 32, "vocab_size": 10000, "image_size": 224}
 MEASURE = "from tests.flamingo_med.training.test_memory import measure; print(measure())"
 
 
@@ -67,7 +67,7 @@ def test_estimate_is_what_a_process_takes():
     estimate = estimate_memory(VISION, TEXT, arguments(), **SHAPE)
     estimate.pop("unit")
     output = python("-c", MEASURE, env={**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"})
-    assert sum(estimate.values()) == pytest.approx(int(output), rel=0.1)
+    assert sum(estimate.values()) == pytest.approx(int(output.partition("\n")[0]), rel=0.1)
 
 
 def test_what_changes_it():
@@ -79,7 +79,7 @@ def test_what_changes_it():
     assert half["activations"] < 0.75 * whole["activations"]
     assert asked["activations"] > 1.05 * whole["activations"]
     assert again["activations"] < 0.75 * whole["activations"]
-    assert whole["gradients"] - new["gradients"] == pytest.approx(20000 * 512 * 4, rel=0.01)
+    assert whole["gradients"] - new["gradients"] == pytest.approx(10000 * 512 * 4, rel=0.01)
     assert whole["optimizer"] == pytest.approx(2 * whole["gradients"], rel=0.01)
     table = format_memory(whole, arguments(), 32)
     assert "16 questions of 32 tokens, float32" in table and "FSDP, 8" in table

@@ -213,6 +213,24 @@ def test_images_that_do_not_fit_are_told_before_training(make_model, processor, 
         train(make_model(), processor, studies, tmp_path)
 
 
+@pytest.mark.parametrize("freeze_vision", [True, False])
+def test_rows_that_cannot_be_read_are_told_before_training(
+    make_model, processor, phantom, tmp_path, freeze_vision, monkeypatch
+):
+    monkeypatch.setattr(FlamingoMedTrainer, "train", lambda self: pytest.fail("the training began"))
+    (tmp_path / "cut.png").write_bytes(b"no image")
+    cut = {"path": str(tmp_path / "cut.png"), "bytes": None}
+    texts = phantom.map(lambda row, i: {"question": "Is <EOC>?" if i == 17 else row["question"]}, with_indices=True)
+    images = phantom.map(lambda row, i: {"image": cut if i in (20, 30) else row["image"]}, with_indices=True)
+    for rows, expected in ((texts, [17]), (images, [20, 30])):
+        with pytest.raises(InputError, match="rows of the train split cannot be read by the model") as error:
+            train(make_model(freeze_vision=freeze_vision), processor, rows, tmp_path)
+        lines = str(error.value).splitlines()[1:]
+        assert [line.partition(":")[0] for line in lines] == [f"  row {rows[i]['id']}" for i in expected]
+    with pytest.raises(InputError, match="an answer of up to 500 does not fit the decoder's 128"):
+        train(make_model(), processor, phantom, tmp_path, max_new_tokens=500)
+
+
 def test_gates_are_logged_and_decay_spares_them(make_model, processor, phantom, tmp_path):
     trainer = train(make_model(), processor, phantom, tmp_path, logging_steps=1, max_steps=1)
     logs = trainer.state.log_history[0]

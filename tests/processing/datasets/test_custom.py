@@ -108,7 +108,8 @@ def test_an_imagefolder(folder, suffix):
     assert test["image"][0]["path"] == str(folder / "test" / "scan.png")
     assert test["answer_type"][0] == "closed"
     write(folder / "flat" / "metadata.csv", ("../train/scan.png", "Is it?", "no"), header=("file_name", *HEADER[1:]))
-    assert len(load_split("custom", "train", str(folder / "flat"), test_fraction=0.0, validation_fraction=0.0)) == 1
+    flat = {"test_fraction": 0.0, "validation_fraction": 0.0, "allow_outside": True}
+    assert len(load_split("custom", "train", str(folder / "flat"), **flat)) == 1
 
 
 def test_column_names_and_optional_columns(folder):
@@ -210,6 +211,39 @@ def test_bad_rows_of_jsonl(folder):
         6: "split is 'training', none of train, validation, test",
     }.items():
         error.match(f"row {number} of .*all.jsonl: {reason}")
+
+
+def test_images_stay_below_the_folder(folder, tmp_path_factory):
+    """Absolute paths and links are fine if they begin in the folder; what leads out of it has to be allowed."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    Image.new("L", (8, 8)).save(elsewhere / "secret.png")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "tables").mkdir()
+    paths = [
+        str(folder / "images" / "image0.png"),
+        "images/../images/image1.png",
+        "linked/secret.png",
+        str(elsewhere / "secret.png"),
+        f"../{elsewhere.name}/secret.png",
+        f"linked/../{elsewhere.name}/secret.png",
+    ]
+    assert (folder.parent / elsewhere.name).is_dir()
+    path = write(folder / "all.csv", *((name, "Is it?", "no") for name in paths))
+    with pytest.raises(InputError, match="3 of 6 rows are bad") as error:
+        load_split("custom", "train", path)
+    for number in (4, 5, 6):
+        error.match(f"row {number} of .*all.csv: the image file .* is outside of {folder}; .*allow_outside true")
+    options = {"test_fraction": 0.0, "validation_fraction": 0.0}
+    assert len(load_split("custom", "train", path, **options, allow_outside=True)) == 6
+    assert len(load_split("custom", "train", path, **options, on_bad_rows="skip")) == 3
+
+
+def test_images_beside_the_folder_of_a_split(folder):
+    """A table in a folder of its own may name images anywhere below the folder that was given."""
+    for split in ("train", "test"):
+        row = ("../images/image0.png", "Is it?", "no")
+        write(folder / split / "metadata.csv", row, header=("file_name", *HEADER[1:]))
+    assert len(load_split("custom", "train", str(folder), validation_fraction=0.0)) == 1
 
 
 def test_a_text_where_the_path_should_be(folder):

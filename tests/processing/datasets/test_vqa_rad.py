@@ -151,7 +151,7 @@ def test_data_not_found(tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("not ours: must not be read")
     with pytest.raises(InputError, match=r"holds no vqa_rad\.json and no parquet; .*osf\.io/89kps"):
         load_split("vqa_rad", "train", str(tmp_path))
-    with pytest.raises(InputError, match=r"local folder or Hub id .*nowhere .*flaviagiammarino/vqa-rad"):
+    with pytest.raises(InputError, match=r"data_dir is .*nowhere, but there is no .*flaviagiammarino/vqa-rad"):
         load_split("vqa_rad", "train", str(tmp_path / "nowhere"))
 
     def offline(name):

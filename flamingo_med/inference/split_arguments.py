@@ -8,7 +8,9 @@ from typing import Any
 
 from flamingo_med.common.settings import build_arguments, read_recipe
 from processing.datasets.arguments import DataArguments
-from processing.errors import InputError
+from processing.errors import InputError, check_path
+
+TRUST_HELP = "run the code that a model of another kind than ours brings with it"
 
 
 @dataclass(kw_only=True)
@@ -19,8 +21,10 @@ class TrainedModelArguments:
     revision: str | None = field(
         default=None, metadata={"help": "branch, tag or commit of a model of the Hub; its main branch if unset"}
     )
+    trust_remote_code: bool = field(default=False, metadata={"help": TRUST_HELP})
 
     def __post_init__(self):
+        check_path("--model", self.model)
         if self.revision is not None and Path(self.model).is_dir():
             raise InputError(f"--revision {self.revision} is for a model of the Hub, and {self.model} is a folder")
 
@@ -38,10 +42,7 @@ class SplitArguments(TrainedModelArguments):
 
     def __post_init__(self):
         super().__post_init__()
-        own = Path(self.model, "recipe.yaml")
-        if self.recipe is None and not own.is_file():
-            raise InputError(f"{self.model} has no recipe.yaml that names a data set; add --recipe NAME or FILE")
-        self.recipe = self.recipe or str(own)
+        self.recipe = self.recipe or f"{self.model}/recipe.yaml"
 
 
 def build_with_data(kind: type, change: Callable[[dict], dict]) -> tuple[Any, DataArguments]:
@@ -55,6 +56,8 @@ def build_with_data(kind: type, change: Callable[[dict], dict]) -> tuple[Any, Da
         InputError: as of `build_arguments` and `read_recipe`; a recipe without a data set.
     """
     args, _ = build_arguments(change({}), kind, DataArguments)
+    if args.recipe.endswith("/recipe.yaml") and not Path(args.recipe).is_file():
+        raise InputError(f"no {args.recipe}, which would name the data set; add --recipe NAME or FILE")
     recipe = read_recipe(args.recipe)
     if "dataset" not in recipe:
         raise InputError(f"{args.recipe} names no dataset; known settings of it: dataset, data_dir, data")
