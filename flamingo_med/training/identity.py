@@ -188,7 +188,8 @@ def changes_since(checkpoint: Path, run_folder: Path, origin: dict, accept: bool
     changes = [*said.values(), *_changes_of_data(before, origin)]
     if changes and not accept:
         raise InputError(
-            f"{checkpoint} was trained otherwise: {'; '.join(changes)}; undo that, or resume with --accept_changes true"
+            f"{checkpoint} was trained otherwise: {'; '.join(changes)}; undo that, or resume with "
+            "--accept_changes true"
         )
     return changes
 
