@@ -192,8 +192,9 @@ class FlamingoMedProcessor(ProcessorMixin):
             raise ValueError("candidate answers are a list of texts, or a list of such lists; got none")
         if isinstance(answers[0], str):
             return _pad([self._answer_ids(answer) for answer in answers], -100, right=True)
-        flat = self.tokenize_answers([answer for row in answers for answer in _texts(row, "answer")])
-        return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
+        rows = [_texts(row, "answer") for row in answers]
+        flat = self.tokenize_answers([answer for row in rows for answer in row])
+        return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in rows]), True, -100)
 
     def __call__(
         self,

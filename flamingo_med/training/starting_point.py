@@ -58,6 +58,7 @@ class ModelArguments:
         self.model = check_types(self.model, settings)
         if isinstance(self.tokenizer, dict):
             check_keys(self.tokenizer, ["vocab_size"], "setting of tokenizer")
+            check_types(self.tokenizer, {"vocab_size": int})
         missing = isinstance(self.text, dict) and self.tokenizer is None
         if missing or (isinstance(self.text, str) and isinstance(self.tokenizer, dict)):
             raise InputError(
