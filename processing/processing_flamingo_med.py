@@ -249,8 +249,9 @@ class FlamingoMedProcessor(ProcessorMixin):
         if isinstance(answers[0], str):
             rows = [self._answer_ids(answer) for answer in answers]
             return torch.tensor(_pad(rows, -100, max(map(len, rows)), on_the_left=False))
-        flat = self.tokenize_answers([answer for row in answers for answer in _texts(row, "answer")])
-        return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in answers]), True, -100)
+        rows = [_texts(row, "answer") for row in answers]
+        flat = self.tokenize_answers([answer for row in rows for answer in row])
+        return torch.nn.utils.rnn.pad_sequence(flat.split([len(row) for row in rows]), True, -100)
 
     def __call__(
         self,

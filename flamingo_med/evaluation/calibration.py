@@ -126,7 +126,7 @@ class _Threshold(TypedDict):
     confidence: float
 
 
-class _Guarantees(TypedDict, total=False):
+class _Guarantees(TypedDict):
     target_risk: float
     threshold: _Threshold | None
 
@@ -137,7 +137,7 @@ class _Stored(TypedDict, total=False):
     answer_temperature: float
     candidate_temperature: float | None
     fitted_on: dict
-    guarantees: _Guarantees
+    guarantees: dict  # `_Guarantees`, where there are any
 
 
 def save_calibration(folder: str | Path, calibration: Calibration) -> None:
@@ -163,6 +163,8 @@ def load_calibration(model: str, revision: str | None = None) -> Calibration | N
         stored = parse_json(path.read_text(encoding="utf-8"))
         calibration = Calibration(**stored)
         check_shape(stored, _Stored, "it")
+        if calibration.guarantees:
+            check_shape(calibration.guarantees, _Guarantees, "guarantees")
         sound = calibration.answer_temperature > 0 and (calibration.candidate_temperature or 1) > 0
     except (OSError, ValueError, TypeError):
         sound = False

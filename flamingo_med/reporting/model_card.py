@@ -143,7 +143,9 @@ def about(dataset: str | None) -> About:
 def describe_stage(stage: dict) -> dict[str, str]:
     """A line of the table of data."""
     known = about(stage["dataset"])
-    title = known.title if stage["dataset"] else f"unknown: that of {without_places(stage['model'])}"
+    title = (
+        known.title if stage["dataset"] else f"unknown: that of {without_places(stage.get('model', 'another model'))}"
+    )
     options = format_options(stage) or "defaults"
     return {"title": title, "options": options, "licence": known.licence, "source": known.source}
 

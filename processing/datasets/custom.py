@@ -144,8 +144,12 @@ def _problem(entry: dict, names: dict[str, str], folder: Path, root: Path | None
         value = entry.get(names[name])
         if value is None or not str(value).strip():
             return f"{names[name]} is empty"
-        if isinstance(value, dict | list) or not is_text(str(value)):
+        if isinstance(value, dict | list):
             return f"{names[name]} is not a text"
+    for column in names.values():
+        value = entry.get(column)
+        if not all(is_text(str(part)) for part in (value if isinstance(value, list) else [value])):
+            return f"{column} holds half a character (a lone surrogate)"
     split = entry.get(names["split"])
     if split and split_name(str(split)) is None:
         return f"{names['split']} is {split!r}, none of {', '.join(SPLITS)}"
