@@ -4,7 +4,7 @@ This file is made to ship with checkpoints, so it imports nothing of ours but wh
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Unpack
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from transformers import (
     CLIPImageProcessorPil,
     PreTrainedTokenizerBase,
 )
-from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin
+from transformers.processing_utils import MultiModalData, ProcessingKwargs, ProcessorMixin, Unpack
 
 from .images_flamingo_med import Source, read_image
 

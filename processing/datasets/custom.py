@@ -16,6 +16,7 @@ there is one, is split off train by image. Optional columns: `group` (patient, c
 import logging
 import os
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from datasets import Dataset
 from processing.datasets import SPLITS
 from processing.datasets.rows import (
     clean,
+    image_name,
     make_row,
     require_fraction,
     split_name,
@@ -168,14 +170,14 @@ def _leads_out(path: Path, root: Path) -> bool:
 
 
 def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> dict:
-    image = str(entry["image"]).strip()
+    image = table.parent / str(entry["image"]).strip()
     label = entry["label"]
     names = label if isinstance(label, list) else str("" if label is None else label).split("|")
     names = [clean(name) for name in names if clean(name)]
     row = make_row(
         id=f"{split or table.stem}-{number}",
-        image=table.parent / image,
-        image_id=f"{split}/{image}" if split and table.stem == "metadata" else image,
+        image=image,
+        image_id=_identity(str(image), image.stat().st_mtime_ns),
         question=entry["question"],
         answer=entry["answer"],
         question_type=str(entry["question_type"] or "").strip().lower(),
@@ -183,6 +185,15 @@ def _row(entry: dict[str, Any], table: Path, number: int, split: str | None) -> 
         group=clean("" if entry["group"] is None else entry["group"]),
     )
     return {**row, "split": split or split_name(str(entry["split"] or ""))}
+
+
+@cache  # the splits of one data set are loaded one after the other, and each reads all rows
+def _identity(path: str, mtime_ns: int) -> str:
+    """What an image is called whatever its path: copies, and other spellings of one path, are one image."""
+    try:
+        return image_name({"bytes": Path(path).read_bytes()}, path)
+    except OSError as error:
+        raise InputError(f"the image file {path} cannot be read: {error.strerror}") from error
 
 
 def _report(bad: list[str], total: int, on_bad_rows: str) -> None:

@@ -1,33 +1,24 @@
-"""transformers' own suite for processors, `ProcessorTesterMixin`, on ours; nothing of it is copied.
+"""transformers' own suite for processors, `ProcessorTesterMixin`, on ours. Run by `.ci/outsiders`.
 
-It is part of the source distribution, which FLAMINGO_MED_OUTSIDERS names when it has been unpacked (`.ci/outsiders`):
-
-    pip download transformers==5.23.0 --no-deps --no-binary :all: && tar xzf transformers-5.23.0.tar.gz
-    FLAMINGO_MED_OUTSIDERS=transformers-5.23.0 pytest -n 0 tests/outsiders/test_outsiders_processing.py
+31 of its tests are skipped, and all of these on LlavaProcessor as well: 28 are about videos, sounds, or libraries for
+them, two about counting their tokens, and one about templates that know tools.
 """
 
-import importlib
-import os
 import sys
 import unittest
-from pathlib import Path
 from types import ModuleType
 
-import pytest
 import torch
 
 from modeling_flamingo_med import FlamingoMedProcessor
 from processing.tokenization import train_tokenizer
 from tests import ROOT
+from tests.outsiders.theirs import theirs
 
-UNPACKED = os.environ.get("FLAMINGO_MED_OUTSIDERS")
-if not UNPACKED:
-    pytest.skip("FLAMINGO_MED_OUTSIDERS names no source distribution of transformers", allow_module_level=True)
-sys.path.append(str(Path(UNPACKED).resolve() / "tests"))
-# What their suite fetches pictures with is not in the distribution, and there may be no network: all are this one.
+# What their suite fetches pictures with is not in the archive, and there may be no network: all are this one.
 fetching = sys.modules.setdefault("fetch_hub_objects_for_ci", ModuleType("fetch_hub_objects_for_ci"))
 fetching.url_to_local_path = lambda url: str(ROOT / "docs" / "phantom.png")
-common = importlib.import_module("test_processing_common")
+common = theirs("test_processing_common")
 
 
 class FlamingoMedProcessorTest(common.ProcessorTesterMixin, unittest.TestCase):

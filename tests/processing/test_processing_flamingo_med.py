@@ -181,7 +181,7 @@ def test_mistakes_are_sentences(processor, images):
             processor(images=shown, text=["?", "?"])
     with pytest.raises(ValueError, match="2 answers for 1 questions"):
         processor(images=images[0], text="?", answers=["yes", "no"])
-    with pytest.raises(ValueError, match="text is a question or a list of questions"):
+    with pytest.raises(ValueError, match="the question is a text, not of type list"):
         processor(images=images[0], text=[["a", "b"]])
     for media in ({"videos": [images]}, {"audio": [[0.5]]}, {"audios": [0.5]}):
         with pytest.raises(ValueError, match=f"no {next(iter(media))}; leave them out"):

@@ -1,7 +1,9 @@
 """Bring your own: every layout, every kind of bad row, and splits that keep images together."""
 
 import csv
+import hashlib
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -36,6 +38,14 @@ def good(number, question="Is there a mass?", answer="no"):
     return f"images/image{number}.png", question, answer
 
 
+def identity(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def identities(folder, *numbers) -> list[str]:
+    return [identity(folder / "images" / f"image{number}.png") for number in numbers]
+
+
 def everything(data_dir, **options):
     return {split: load_split("custom", split, str(data_dir), **options) for split in SPLITS}
 
@@ -46,17 +56,14 @@ def test_a_table_for_each_split(folder, suffix):
     write(folder / f"validation{suffix}", good(2))
     write(folder / f"test{suffix}", good(3))
     splits = everything(folder)
-    assert [rows["image_id"][:] for rows in splits.values()] == [
-        ["images/image0.png", "images/image0.png", "images/image1.png"],
-        ["images/image2.png"],
-        ["images/image3.png"],
-    ]
+    numbers = [(0, 0, 1), (2,), (3,)]
+    assert [rows["image_id"][:] for rows in splits.values()] == [identities(folder, *some) for some in numbers]
     assert splits["train"].features == FEATURES
     assert splits["train"][0] == {
         "id": "train-1",
         "image": {"path": str(folder / "images" / "image0.png"), "bytes": None},
         "more_images": [],
-        "image_id": "images/image0.png",
+        "image_id": identities(folder, 0)[0],
         "question": "Чи є маса?",
         "answer": "так",
         "answers": ["так"],
@@ -65,7 +72,7 @@ def test_a_table_for_each_split(folder, suffix):
         "organ": "",
         "label": None,
         "boxes": [],
-        "group": "images/image0.png",
+        "group": identities(folder, 0)[0],
     }
 
 
@@ -89,6 +96,29 @@ def test_one_table_without_splits_is_divided_by_image_and_not_by_order(folder):
     assert {split: set(rows["image_id"]) for split, rows in again.items()} == images
 
 
+def test_an_image_is_the_same_however_its_path_is_spelled(folder):
+    """Absolute paths give the splits that relative ones give, and copies of an image stay on one side."""
+    spellings = [
+        "images/image{}.png",
+        "./images/image{}.png",
+        "images/../images/image{}.png",
+        str(folder / "images" / "image{}.png"),
+        "copies/{}.png",
+    ]
+    (folder / "copies").mkdir()
+    for number in range(10):
+        shutil.copy(folder / "images" / f"image{number}.png", folder / "copies" / f"{number}.png")
+    options = {"test_fraction": 0.3, "validation_fraction": 0.3}
+    divided = []
+    for spelling in spellings:
+        path = write(folder / "all.csv", *((spelling.format(number), "Is it?", "no") for number in range(10)))
+        divided.append([rows["image_id"][:] for rows in everything(path, **options).values()])
+    assert all(splits == divided[0] for splits in divided)
+    rows = [(spelling.format(number), "Is it?", "no") for number in range(10) for spelling in spellings]
+    together = everything(write(folder / "all.csv", *rows), **options)
+    assert [sorted(set(rows["image_id"])) for rows in together.values()] == [sorted(ids) for ids in divided[0]]
+
+
 def test_a_column_names_the_split(folder):
     rows = [(*good(0), "train"), (*good(1), "Val"), (*good(2), "test"), (*good(3), "train")]
     path = write(folder / "all.csv", *rows, header=(*HEADER, "split"))
@@ -104,7 +134,7 @@ def test_an_imagefolder(folder, suffix):
         write(folder / split / f"metadata{suffix}", ("scan.png", "Is it?", "yes"), header=("file_name", *HEADER[1:]))
         Image.new("L", (8, 8)).save(folder / split / "scan.png")
     train, test = (load_split("custom", split, str(folder), validation_fraction=0.0) for split in ("train", "test"))
-    assert (train["image_id"][0], test["image_id"][0]) == ("train/scan.png", "test/scan.png")
+    assert train["image_id"][0] == test["image_id"][0] == identity(folder / "train" / "scan.png")  # it is in both
     assert test["image"][0]["path"] == str(folder / "test" / "scan.png")
     assert test["answer_type"][0] == "closed"
     write(folder / "flat" / "metadata.csv", ("../train/scan.png", "Is it?", "no"), header=("file_name", *HEADER[1:]))
@@ -178,10 +208,10 @@ def test_every_bad_row_is_reported(bad_table):
     assert "secret" not in str(error.value)
 
 
-def test_bad_rows_are_skipped_and_counted(bad_table, caplog):
+def test_bad_rows_are_skipped_and_counted(bad_table, folder, caplog):
     options = {"on_bad_rows": "skip", "test_fraction": 0.0, "validation_fraction": 0.0}
     rows = load_split("custom", "train", bad_table, **options)
-    assert rows["image_id"][:] == ["images/image0.png", "images/image2.png"]
+    assert rows["image_id"][:] == identities(folder, 0, 2)
     said = caplog.text
     assert "7 of 9 rows are bad and excluded" in said and said.count("\n  row ") == 7
     assert "secret" not in said
@@ -257,7 +287,7 @@ def test_labels_and_groups_of_jsonl(folder):
     path = write(folder / "all.jsonl", *rows, header=(*HEADER, "label", "group"))
     found = load_split("custom", "train", path, test_fraction=0.0, validation_fraction=0.0)
     assert found["label"][:] == [["b", "a"], ["3"], None, []]
-    assert found["group"][:] == ["0", "p", "images/image2.png", "images/image3.png"]
+    assert found["group"][:] == ["0", "p", *identities(folder, 2, 3)]
 
 
 def test_a_mended_image_is_seen(bad_table, folder):
