@@ -469,6 +469,16 @@ class FlamingoMedModel(FlamingoMedPreTrainedModel):
         sees_image = None if seen.image_mask is None else seen.image_mask.any(-1, keepdim=True)
         return tuple(one * sees_image for one in cross), tuple(resampler)
 
+    def load_state_dict(self, state_dict: dict[str, Tensor], strict: bool = True, **kwargs):
+        """As in torch. Where not all names have to fit, those that checkpoints have for the weights of parts do.
+
+        `Trainer` loads its best checkpoint so, and would leave such parts as they are.
+        """
+        if not strict and not state_dict.keys() <= self.state_dict().keys():
+            loaded = type(self).from_pretrained(None, config=self.config, state_dict=dict(state_dict))
+            state_dict = loaded.state_dict()
+        return super().load_state_dict(state_dict, strict, **kwargs)
+
     def resize_token_embeddings(self, *args, **kwargs) -> nn.Embedding:
         """As in `transformers`; not where the new tokens are apart."""
         if self.config.train_embeddings == "new":

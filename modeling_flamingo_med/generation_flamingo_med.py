@@ -41,7 +41,7 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         if image_latents is not None:
             image_key_values = self.project_image_latents(image_latents, image_indices)
         for option, reason in REFUSED.items():
-            if kwargs.get(option):
+            if kwargs.get(option) and not (option == "guidance_scale" and kwargs[option] == 1):  # 1 is none
                 raise ValueError(f"{option} cannot be used here: {reason}")
         prompt = kwargs.get("input_ids") if inputs is None else inputs
         if prompt is None:
@@ -49,13 +49,16 @@ class FlamingoMedGenerationMixin(GenerationMixin):
         prompt_images = self.find_latest_image(prompt, image_key_values)
         return super().generate(inputs, image_key_values=image_key_values, prompt_images=prompt_images, **kwargs)
 
-    def prepare_inputs_for_generation(self, input_ids: Tensor, *, prompt_images: Tensor, **kwargs) -> dict:
+    def prepare_inputs_for_generation(
+        self, input_ids: Tensor, *, prompt_images: Tensor, inputs_embeds: Tensor | None = None, **kwargs
+    ) -> dict:
         """As in `transformers`, and the latest image before each token.
 
         Args:
             prompt_images: (b t) of the prompt; what is generated after it sees the same images.
+            inputs_embeds: (b t d) the prompt, where its embeddings were given.
         """
-        model_inputs = super().prepare_inputs_for_generation(input_ids, **kwargs)
+        model_inputs = super().prepare_inputs_for_generation(input_ids, inputs_embeds=inputs_embeds, **kwargs)
         past = model_inputs.get(CACHE)
         start = 0 if past is None else int(past.get_seq_length())
         text = next(

@@ -92,6 +92,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedModel, FlamingoMedGeneratio
     def base_model(self) -> FlamingoMedModel:
         """This model without its heads, whose output has `last_hidden_state`: the very same modules."""
         bare = FlamingoMedModel.__new__(FlamingoMedModel)
+        nn.Module.__init__(bare)
         # But for what others have put around this model's own forward, such as another precision.
         vars(bare).update({name: value for name, value in vars(self).items() if name not in WRAPPED})
         return bare
