@@ -2,7 +2,7 @@
 
 This file ships with checkpoints, so it needs the standard library alone. manifest.json is written last: {"version",
 "files" and "training_files": {name: {"size", "sha256"}}, facts, and "sha256" of all that}. A model is loaded from its
-files; its training goes on from the others too, which may be left behind.
+files; its training resumes from the others too, which may be left behind.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def write_manifest(
     Args:
         folder: the folder.
         files: names of those that loading needs.
-        training_files: names of those that only going on with its training needs.
+        training_files: names of those that only resuming its training needs.
         known: entries of files that have not been written since they were made; these are not read.
         facts: what else is known of the folder, in JSON.
     """

@@ -51,7 +51,7 @@ def verify(folder: str) -> str:
     count = len(manifest["files"]) + (0 if left_behind else len(of_training))
     said = [f"all {count} files are what they were"]
     if "step" in manifest:
-        end = "the end of its training" if manifest["final"] else "training goes on from here"
+        end = "the end of its training" if manifest["final"] else "training resumes from here"
         said += [f"step {manifest['step']}, {end}", f"written by {manifest['processes']} process(es)"]
     if left_behind:
         said.append("without the state of its training")

@@ -17,7 +17,7 @@ FREE, LONGEST = 3, 60  # attempts of one address without a wait; seconds between
 FREE_OF_ALL, LONGEST_OF_ALL = 30, 4  # the same of all addresses from which nobody has logged in
 PATIENCE = 10  # seconds that an attempt may wait; one that would wait longer is refused
 WAITING = 32  # attempts that may wait at once, of those addresses
-FORGET = 15 * 60  # seconds without an attempt, after which the count begins anew
+FORGET = 15 * 60  # seconds without an attempt, after which the count starts over
 ADDRESSES = 10_000  # that are remembered
 
 _client: ContextVar[str] = ContextVar("client", default="")

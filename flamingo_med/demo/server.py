@@ -156,7 +156,7 @@ class FolderPerUpload:
 
 
 class _UploadFolder(os.PathLike):
-    """The folder of the upload that is going on, in the place of the one that gradio has for all."""
+    """The folder of the current upload, in the place of the one that gradio has for all."""
 
     def __fspath__(self) -> str:
         return _folder.get() or os.environ["GRADIO_TEMP_DIR"]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 import numpy as np
 
 CHUNK = 1_000_000  # draws held in memory at a time
-RESAMPLES = 1_000  # of what is computed anew in each, unlike a mean
+RESAMPLES = 1_000  # of what is computed again in each, unlike a mean
 
 Interval = tuple[float, float] | tuple[None, None]
 

@@ -23,7 +23,7 @@ MAKE_ROOM = "make room, and resume from the last checkpoint with --resume_from_c
 def find_checkpoint(args: TrainingArguments) -> str | None:
     """The checkpoint to resume from, if any; refuses a folder whose run would be lost.
 
-    A run that ended while it wrote its first checkpoint has none, and begins anew.
+    A run that ended while it wrote its first checkpoint has none, and starts over.
 
     Raises:
         InputError: a finished run; an unfinished one without `resume_from_checkpoint`; a checkpoint that was named but
@@ -59,7 +59,7 @@ def find_checkpoint(args: TrainingArguments) -> str | None:
         raise InputError(
             f"no checkpoint in {folder} can be resumed from: "
             f"{'; '.join(f'{name}: {fault}' for name, fault in faults.items())}; nothing was changed: choose another "
-            "--output_dir, or remove this one to begin anew"
+            "--output_dir, or remove this one to start over"
         )
     return None
 
@@ -110,7 +110,7 @@ def damage(checkpoint: Path) -> str | None:
 
 
 def _tell_processes(checkpoint: Path, world_size: int) -> None:
-    """Say that dropout goes on otherwise where another number of processes wrote the checkpoint."""
+    """Say that dropout differs where another number of processes wrote the checkpoint."""
     before = len([*checkpoint.glob("rng_state*.pth")])
     if before != world_size:
         logger.warning(
@@ -129,12 +129,12 @@ def is_final(checkpoint: str | Path) -> bool:
 
 
 def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | None:
-    """Where the best checkpoint so far lies, of a run that goes on; None where none was kept.
+    """Where the best checkpoint so far lies, of a run that resumes; None where none was kept.
 
     Args:
-        checkpoint: the one that it goes on from.
+        checkpoint: the one that it resumes from.
         args: of the run.
-        accept: go on without it where it is lost; the best of the steps to come is kept then.
+        accept: resume without it where it is lost; the best of the steps to come is kept then.
 
     Raises:
         InputError: it is missing or damaged.
@@ -142,7 +142,8 @@ def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | N
     saved = json.loads(Path(checkpoint, STATE).read_text())["best_model_checkpoint"]
     if not args.load_best_model_at_end or saved is None:
         return saved
-    places = [Path(saved), Path(args.output_dir, Path(saved).name), Path(checkpoint).parent / Path(saved).name]
+    name = Path(saved).name  # the run may have been moved
+    places = [Path(args.output_dir, name), Path(checkpoint).parent / name, Path(saved)]
     best = next((path for path in places if path.is_dir()), None)
     fault = "it is gone" if best is None else damage(best)
     if fault is None:
@@ -150,7 +151,7 @@ def find_best(checkpoint: str, args: TrainingArguments, accept: bool) -> str | N
     lost = f"the best checkpoint so far, {best or saved}, cannot be used ({fault})"
     if not accept:
         raise InputError(
-            f"{lost}; put it back, or go on with --accept_changes true, and the best of the steps to come is kept"
+            f"{lost}; put it back, or resume with --accept_changes true, and the best of the steps to come is kept"
         )
     logger.warning(f"{lost}: the best of the steps to come is kept")
     return None

@@ -37,7 +37,7 @@ RUN, TRAINED_IMAGES, RECIPE = "run.json", "trained_images.txt", "recipe.yaml"
 OF_THE_TRAINING = ("optimizer*", "scheduler.pt", "scaler.pt", "rng_state*.pth", "trainer_state.json", RUN)
 OF_THE_RUN = (RUN, RECIPE, "summary.json")
 
-# Settings that make the weights what they are: a run that goes on keeps them.
+# Settings that make the weights what they are: a resumed run keeps them.
 OF_THE_WEIGHTS = ("vision", "text", "tokenizer", "init_from", "image_size", "model", "optim")
 # Settings that change no weight of the outcome; data_dir is where the data lie, which have a fingerprint of their own.
 WITHOUT_EFFECT = {
@@ -166,7 +166,7 @@ def changes_since(checkpoint: Path, run_folder: Path, origin: dict, accept: bool
         checkpoint: the checkpoint.
         run_folder: of its run, whose run.json stands in for that of an older checkpoint.
         origin: of `describe_origin`, as it is now.
-        accept: go on with what is another.
+        accept: resume with what is another.
 
     Raises:
         InputError: something that the weights cannot follow is another, or it was not accepted.
@@ -188,7 +188,8 @@ def changes_since(checkpoint: Path, run_folder: Path, origin: dict, accept: bool
     changes = [*said.values(), *_changes_of_data(before, origin)]
     if changes and not accept:
         raise InputError(
-            f"{checkpoint} was trained otherwise: {'; '.join(changes)}; undo that, or go on with --accept_changes true"
+            f"{checkpoint} was trained otherwise: {'; '.join(changes)}; undo that, or resume with "
+            "--accept_changes true"
         )
     return changes
 

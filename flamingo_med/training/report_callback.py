@@ -15,7 +15,7 @@ class RunReport(TrainerCallback):
     seconds_of_features = 0.0  # before the training
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Note whether the training goes on from a checkpoint: then its time is not that of the whole."""
+        """Note whether the training resumes from a checkpoint: then its time is not that of the whole."""
         self.resumed = state.global_step > 0
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:

@@ -14,7 +14,13 @@ from flamingo_med.common.folders import lock_folder
 from flamingo_med.common.settings import build_arguments, merge, read_recipe
 from flamingo_med.training.checkpoints import MAKE_ROOM, find_best, find_checkpoint, is_final
 from flamingo_med.training.identity import RECIPE, changes_since, describe_origin, seal, write_origin
-from flamingo_med.training.starting_point import ModelArguments, build_model, build_processor, continue_from, go_on
+from flamingo_med.training.starting_point import (
+    ModelArguments,
+    build_model,
+    build_processor,
+    continue_from,
+    resume_from,
+)
 from flamingo_med.training.trainer import FlamingoMedTrainer, FlamingoMedTrainingArguments
 from processing.datasets import SPLITS, count_unseen
 from processing.datasets.arguments import DataArguments
@@ -63,7 +69,7 @@ def train_by_settings(settings: dict[str, Any]) -> Path:
 
     set_seed(training_args.seed)
     if checkpoint:
-        model, processor = go_on(checkpoint)
+        model, processor = resume_from(checkpoint)
     elif model_args.init_from:
         model, processor = continue_from(model_args, train_rows)
     else:

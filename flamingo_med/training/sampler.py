@@ -120,7 +120,7 @@ class EndlessRows(IterableDataset):
 
     def __iter__(self) -> Iterator[dict]:
         for epoch in count():
-            # Shuffled anew for each pass: the epoch of one stream is shared by all workers, whose passes differ in
+            # Shuffled again for each pass: the epoch of one stream is shared by all workers, whose passes differ in
             # length. From one shard at a time: images stand in no order in it, and mixing several ends in a wait.
             rows = self.rows.shuffle(seed=self.seed, buffer_size=self.buffer_size, max_buffer_input_shards=1)
             rows.set_epoch(epoch)

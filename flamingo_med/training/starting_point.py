@@ -124,7 +124,7 @@ def continue_from(
         return model, FlamingoMedProcessor.from_pretrained(args.init_from)
 
 
-def go_on(checkpoint: str) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
+def resume_from(checkpoint: str) -> tuple[FlamingoMedForConditionalGeneration, FlamingoMedProcessor]:
     """Model and processor of a checkpoint, whatever the data are by now: its embeddings belong to its tokens."""
     with loading_errors():
         model = FlamingoMedForConditionalGeneration.from_pretrained(checkpoint)

@@ -167,7 +167,7 @@ class _Progress(ProgressCallback):
 
 
 class _EarlyStopping(EarlyStoppingCallback):
-    """As in `transformers`; a run that goes on from a checkpoint goes on counting."""
+    """As in `transformers`; a run that resumes from a checkpoint keeps its count."""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
         super().on_train_begin(args, state, control, **kwargs)
@@ -178,7 +178,7 @@ class _EarlyStopping(EarlyStoppingCallback):
 
 
 class _BestCheckpoint(TrainerCallback):
-    """Tells a run that goes on where its best checkpoint lies now; one that is lost is forgotten with its score."""
+    """Tells a resumed run where its best checkpoint lies now; one that is lost is forgotten with its score."""
 
     path: str | None = None
 

@@ -155,7 +155,7 @@ def test_a_damaged_best_checkpoint_is_told_at_the_start(run):
     damages.damage(best / "model.safetensors", "cut")
     before = sorted(run.folder.iterdir())
     said = run(code=2)
-    assert f"the best checkpoint so far, {best}, cannot be used (model.safetensors has" in said
+    assert f"the best checkpoint so far, {best}, cannot be used (model.safetensors has" in said, said
     assert "--accept_changes true" in said and sorted(run.folder.iterdir()) == before
     said = run("--accept_changes", "true")
     assert "the best of the steps to come is kept" in said
