@@ -83,9 +83,8 @@ class CommandParser(argparse.ArgumentParser):
         }
         helps = self.add_argument_group("help")
         helps.add_argument("-h", "--help", action="help", help="show this help")
-        if self.further:
-            more = f"with {len(self.further)} further settings"
-            helps.add_argument("--help-all", action=_HelpAll, nargs=0, help=more)
+        more = f"show {len(self.further)} further settings too" if self.further else argparse.SUPPRESS
+        helps.add_argument("--help-all", action=_HelpAll, nargs=0, help=more)
 
     def _add_setting(self, group, name: str, text: str) -> argparse.Action:
         return group.add_argument(name, action=_Setting, nargs="?", const="true", metavar="", help=text)

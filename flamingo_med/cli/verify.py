@@ -1,7 +1,7 @@
 """Check every file of a folder against the manifest that was written with it.
 
-FOLDER is a finished run, a checkpoint, a saved model or stored image features. Every file is read in
-full. The first that is missing, cut or changed is named, and the exit code is 2.
+FOLDER is a finished run, a checkpoint, a saved model or stored image features. Every file is read
+in full. The first that is missing, cut or changed is named, and the exit code is 2.
 
   flamingo-med verify runs/phantom
 """

@@ -57,7 +57,8 @@ def load_model(
             _try_out(model, processor)
         return model, processor
     except Exception as error:  # of as many kinds as there are parsers: of settings, weights, tokenizers, templates
-        why = reason(error) if isinstance(error, OSError | ImportError) else one_line(error)[:300]
+        untrusted = "trust_remote_code" in str(error)
+        why = reason(error) if untrusted or isinstance(error, OSError | ImportError) else one_line(error)[:300]
         raise InputError(
             f"no image-text-to-text model at {name} (folder or Hub id): {_damaged_file(name) or why}"
         ) from None
@@ -65,15 +66,17 @@ def load_model(
 
 def _try_out(model: PreTrainedModel, processor: FlamingoMedProcessor) -> None:
     """Raises an error where what was loaded cannot be asked: the processor makes no inputs of a question, or the
-    generation configuration has something else than a number where one is needed."""
+    generation configuration has something else than a number, or yes or no, where one is needed."""
     processor(images=Image.new("RGB", (32, 32)), text="Is it?")
     vocabulary = model.config.get_text_config().vocab_size
     for name, value in model.generation_config.to_dict().items():
         values = value if isinstance(value, list) else [value]
         if name.endswith("_token_id"):
             sound = all(one is None or (type(one) is int and 0 <= one < vocabulary) for one in values)
+        elif name.startswith(("max_", "min_", "num_")):
+            sound = isinstance(value, int | float | type(None))
         else:
-            sound = not name.startswith(("max_", "min_", "num_")) or isinstance(value, int | float | type(None))
+            sound = not name.startswith(("do_", "output_", "return_", "use_")) or isinstance(value, bool | type(None))
         if not sound:
             raise ValueError(f"{name} in generation_config.json cannot be {value!r}")
 
