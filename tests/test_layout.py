@@ -22,6 +22,11 @@ FILES = sorted(
 
 # Module without a test file of its own → the one in which it is tested. A command is tested with what it is for.
 TESTED_BY = {
+    "flamingo_med/demo/login.py": "flamingo_med/demo/test_page_load.py",
+    "flamingo_med/inference/readable_rows.py": "processing/test_row_checks.py",
+    "flamingo_med/reporting/run_files.py": "flamingo_med/reporting/test_model_card.py",
+    "flamingo_med/training/identity.py": "flamingo_med/training/test_checkpoints.py",
+    "processing/images_flamingo_med.py": "processing/test_images.py",
     "flamingo_med/cli/arguments.py": "flamingo_med/cli/test_evaluate.py",
     "flamingo_med/cli/calibrate.py": "flamingo_med/evaluation/test_calibration.py",
     "flamingo_med/cli/card.py": "flamingo_med/reporting/test_model_card.py",
@@ -38,7 +43,6 @@ TESTED_BY = {
     "flamingo_med/cli/shards.py": "processing/datasets/test_parquet_shards.py",
     "flamingo_med/cli/tokenizer.py": "processing/test_tokenization.py",
     "flamingo_med/common/auto_classes.py": "flamingo_med/cli/test_main.py",
-    "flamingo_med/common/folders.py": "flamingo_med/cli/test_evaluate.py",
     "flamingo_med/conversion/flamingo_mini.py": "flamingo_med/conversion/test_convert.py",
     "flamingo_med/conversion/flamingo_pytorch.py": "flamingo_med/conversion/test_convert.py",
     "flamingo_med/conversion/idefics.py": "flamingo_med/conversion/test_convert.py",

@@ -120,8 +120,8 @@ def images_before(init_from: str | None) -> tuple[set[str], bool]:
     options = {f"_raise_exceptions_for_{kind}": False for kind in quiet}
     try:
         images, manifest = (cached_file(init_from, name, **options) for name in (TRAINED_IMAGES, MANIFEST))
-    except OSError:  # no such repository, as loading the model will say
-        return set(), False
+    except OSError:  # there is no such repository, as will be said when the model is loaded
+        images = manifest = None
     if images is None or manifest is None:
         return set(), False
     known = read_manifest(Path(manifest).parent).get("trained_images", {})

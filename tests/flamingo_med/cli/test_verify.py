@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from tests.commands import FEW
 from tests.modeling_flamingo_med.damages import DAMAGES, damage
 
 
@@ -28,7 +29,7 @@ def test_a_damaged_file_is_named(copy, command, how):
         said = command(*words, code=2)
         assert said.splitlines()[-1].startswith(f"error: {copy / 'model.safetensors'} ")
     second = ["train", "phantom", "--init_from", copy, "--output_dir", copy.parent / "second"]
-    assert f"{copy / 'model.safetensors'} " in command(*second, "--data_dir", copy.parent, code=2)
+    assert f"{copy / 'model.safetensors'} " in command(*second, "--data_dir", copy.parent, *FEW, code=2)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "chat_template.jinja", "trained_images.txt"])

@@ -452,4 +452,4 @@ def test_gradio_is_an_extra(command, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     message = command("demo", "--model", "nowhere", "--port", port, code=2)
-    assert 'the page needs gradio: pip install "flamingo-med[demo]"' in message
+    assert 'the page needs gradio: pip install "gradio>=6.31,<7" captum' in message

@@ -352,7 +352,7 @@ def test_maps_side_by_side(folders, command):
         (["--models", "[]"], "no model given"),
         (["--limit", "0"], "limit is at least 1"),
         (["--method", "oclusion"], "did you mean occlusion?"),
-        (["--models", "[nowhere]"], "no recipe at nowhere/recipe.yaml"),
+        (["--models", "[nowhere]"], "no nowhere/recipe.yaml, which would name the data set"),
     ):
         assert message in command(*arguments, *mistake, code=2)
 

@@ -300,5 +300,5 @@ def test_what_the_extra_is_for(make_case, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
     monkeypatch.setitem(sys.modules, "captum.attr", None)
     explain_case(case, "attention").overlay()
-    with pytest.raises(InputError, match=r'occlusion needs captum.*pip install "flamingo-med\[explain\]"'):
+    with pytest.raises(InputError, match="occlusion needs captum.*pip install captum"):
         explain_case(case, "occlusion")

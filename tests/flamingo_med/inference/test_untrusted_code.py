@@ -88,6 +88,7 @@ def test_ours_is_loaded_by_this_package_and_not_by_its_code(make_model, processo
         part.save_pretrained(tmp_path / "ours")
     for file in (tmp_path / "ours").glob("*.py"):
         file.write_text(CODE.format(mark=str(mark)))
+    (tmp_path / "ours" / "manifest.json").unlink()  # which would refuse the changed files
     model, loaded = load_model(str(tmp_path / "ours"), trust_remote_code=trust)
     assert type(model) is type(make_model()) and type(loaded) is type(processor)
     assert not mark.exists()
