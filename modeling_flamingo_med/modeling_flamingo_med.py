@@ -206,7 +206,7 @@ class FlamingoMedForConditionalGeneration(FlamingoMedModel, FlamingoMedGeneratio
         return self.loss_function(
             logits,
             labels=None,
-            shift_labels=next_labels,
+            shift_labels=next_labels.contiguous(),
             vocab_size=logits.shape[-1],
             num_items_in_batch=num_items_in_batch,
         )

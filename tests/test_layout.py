@@ -22,7 +22,7 @@ FILES = sorted(
 
 # Module without a test file of its own → the one in which it is tested. A command is tested with what it is for.
 TESTED_BY = {
-    "flamingo_med/demo/login.py": "flamingo_med/demo/test_page_load.py",
+    "flamingo_med/demo/login.py": "flamingo_med/demo/test_demo_browser.py",
     "flamingo_med/inference/readable_rows.py": "processing/test_row_checks.py",
     "flamingo_med/reporting/run_files.py": "flamingo_med/reporting/test_model_card.py",
     "flamingo_med/training/identity.py": "flamingo_med/training/test_checkpoints.py",
