@@ -69,8 +69,8 @@ class FlamingoMedPreTrainedModel(PreTrainedModel):
         """
         name = pretrained_model_name_or_path
         hub = {key: kwargs[key] for key in HUB_ARGUMENTS if key in kwargs}
-        folder = Path(name, hub.get("subfolder", ""))
-        if folder.is_dir() and check_folder(folder) is None and str(folder) not in _told:
+        folder = Path(name or "", hub.get("subfolder", ""))  # without a name the weights are given
+        if name and folder.is_dir() and check_folder(folder) is None and str(folder) not in _told:
             _told.add(str(folder))
             logger.warning(f"{folder} has no {MANIFEST}, so nothing shows that its files are what they were")
         if config is None:

@@ -87,6 +87,9 @@ def read_bytes(source: str | Path | bytes | dict) -> tuple[bytes, str]:
         path, data = source.get("path"), source.get("bytes")
         if path is None and data is None:
             raise ImageError("an image of the data set has neither path nor bytes")
+        if not isinstance(path, str | Path | None) or not isinstance(data, bytes | None):
+            kinds = f"a path of type {type(path).__name__} and bytes of type {type(data).__name__}"
+            raise ImageError(f"an image of the data set has {kinds}; give a text and the bytes of a file")
         name = "the given bytes" if path is None else str(path)
         data = _read_file(Path(path)) if data is None else data
     elif isinstance(source, bytes):

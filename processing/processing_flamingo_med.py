@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import (
     AddedToken,
@@ -331,9 +332,12 @@ class FlamingoMedProcessor(ProcessorMixin):
         kwargs = {name: dict(value) if isinstance(value, dict) else value for name, value in kwargs.items()}
         flat = {**kwargs.get("text_kwargs", {}), **kwargs}
         own = ("padding_side", "return_mm_token_type_ids", "return_text_replacement_offsets")
-        merged = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
+        try:
+            merged = self._merge_kwargs(
+                self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+            )
+        except StrictDataclassError as error:
+            raise ValueError(f"a setting of the processor is no good: {' '.join(str(error).split())}") from error
         # A tokenizer's own padding side is that of its pretraining.
         text_kwargs = {name: value for name, value in merged["text_kwargs"].items() if name not in own}
         text_kwargs |= {name: flat[name] for name in own if flat.get(name) is not None}

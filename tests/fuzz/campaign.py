@@ -141,7 +141,7 @@ def is_sentence(error: BaseException, kind: str) -> bool:
         return bool(text.strip()) and ("\n" not in text or kind == "tables")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     ours = Path(frame.filename).is_relative_to(ROOT) and linecache.getline(frame.filename, frame.lineno).strip()
-    says = type(error) is ValueError and "\n" not in text
+    says = isinstance(error, ValueError) and "\n" not in text
     return kind == "processor calls" and says and bool(ours) and ours.startswith("raise ")
 
 

@@ -105,7 +105,7 @@ def test_what_the_weights_do_not_fit_begins_another_run(tmp_path):
 def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_weights(tmp_path):
     output = python("-m", "tests.flamingo_med.training.killed_runs", tmp_path, "middle")
     for name in FILES:
-        assert f"{name}: first -9, then 0, 13 steps now 13, same" in output
+        assert f"{name}: first -9, then 0, 5 steps now 5, same" in output
         assert f"resuming from {tmp_path / name / 'checkpoint-'}" in output
 
 
