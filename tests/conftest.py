@@ -40,8 +40,9 @@ QUESTIONS = ["Is there a pleural effusion?", "Is the heart enlarged?", "On which
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, so that no process waits for the other at the end."""
     longest = [
-        *("test_demo_quality", "test_train", "test_checkpoints", "test_hub", "test_trainable_parts", "test_evaluate"),
-        *("test_notebooks", "test_demo_browser", "test_memory", "test_main", "test_trainer", "test_remote_code"),
+        *("test_demo_quality", "test_train", "test_checkpoints", "test_campaign", "test_hub", "test_trainable_parts"),
+        *("test_evaluate", "test_notebooks", "test_page_load", "test_demo_browser", "test_memory", "test_main"),
+        *("test_trainer", "test_remote_code"),
     ]
     items.sort(key=lambda item: longest.index(item.path.stem) if item.path.stem in longest else len(longest))
 

@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def kill(folder: Path, arguments: list[str], when: Callable[[], bool]) -> tuple[
     """A run that is killed when something holds, and goes on; both exit codes."""
     process = start(folder, *arguments)
     while process.is_alive() and not when():
-        pass
+        time.sleep(0.0005)  # short beside writing a file, and leaves the core to the run
     process.kill()
     process.join()
     again = start(folder, *arguments, "--resume_from_checkpoint", "true")
