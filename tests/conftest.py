@@ -40,7 +40,7 @@ QUESTIONS = ["Is there a pleural effusion?", "Is the heart enlarged?", "On which
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest come first, so that no process waits for the other at the end."""
     longest = [
-        *("test_demo_quality", "test_train", "test_checkpoints", "test_campaign", "test_hub", "test_trainable_parts"),
+        *("test_demo_quality", "test_train", "test_checkpoints", "test_hub", "test_trainable_parts"),
         *("test_evaluate", "test_notebooks", "test_page_load", "test_demo_browser", "test_memory", "test_main"),
         *("test_trainer", "test_remote_code"),
     ]

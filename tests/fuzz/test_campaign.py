@@ -6,6 +6,7 @@ from tests.fuzz.campaign import Campaign
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_odd_inputs_work_or_are_told_in_a_sentence(tmp_path):
     campaign = Campaign(tmp_path, seed=0)
     campaign.run(2000)

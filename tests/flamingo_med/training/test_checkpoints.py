@@ -110,6 +110,7 @@ def test_a_run_that_is_killed_while_it_saves_goes_on_to_the_same_weights(tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.campaign
 def test_a_run_that_is_killed_at_its_end_trains_no_further(tmp_path):
     output = python("-m", "tests.flamingo_med.training.killed_runs", tmp_path, "ends")
     for kind, (_, last) in ENDS.items():
